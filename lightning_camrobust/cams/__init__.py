@@ -1,0 +1,1 @@
+"""One file a CAM method: a pass of the network in, maps out."""

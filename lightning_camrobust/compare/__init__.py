@@ -1,0 +1,1 @@
+"""One file a similarity: two rows of segment scores in, one number an image out."""

@@ -1,0 +1,109 @@
+"""Class activation maps of a batch, by any number of methods, from one pass of the network."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lightning_camrobust.errors import ArgumentError
+from lightning_camrobust.isolation import observe_only
+from lightning_camrobust.layers import resolve_target_layer
+from lightning_camrobust.members import label_members, resolve_member
+from lightning_camrobust.trace import trace
+from lightning_camrobust.types import CAMMethod
+
+
+def compute_cams(
+    model: nn.Module,
+    images: Tensor,
+    methods: Sequence[str | CAMMethod] | str | CAMMethod = ("gradcam",),
+    *,
+    target_layer: nn.Module | str | None = None,
+    classes: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Explain a batch of images; the network is left as it was found.
+
+    Args:
+        model: A classifier mapping ``(b, c, H, W)`` to logits ``(b, k)``, run in eval mode whatever mode it is in.
+        images: ``(b, c, H, W)`` float, in the model's input units, on the model's device.
+        methods: Names (``"gradcam"``, ``"gradcam_plusplus"``, ``"xgradcam"``, ``"hirescam"``, ``"layercam"``,
+            ``"eigencam"``, ``"ablationcam"``, ``"pytorch_grad_cam:<ClassName>"``) or ready-made instances.
+        target_layer: A module, its dotted name, or None for the last layer with a spatial output that feeds the
+            prediction.
+        classes: ``(b,)`` int64, the class to explain in each image; None explains the predicted one.
+
+    Returns:
+        A map ``(b, h, w)`` for each method, under its name: at the target layer's own resolution, ReLU applied, not
+        normalised, detached, float32 (float64 for a float64 network), on the images' device.
+
+    Raises:
+        ArgumentError: If an argument is unusable.
+        ModelError: If the network cannot be explained this way.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> maps = compute_cams(net, torch.rand(5, 3, 8, 8), ("gradcam", "hirescam"))
+        >>> {name: tuple(each.shape) for name, each in maps.items()}
+        {'gradcam': (5, 6, 6), 'hirescam': (5, 6, 6)}
+    """
+    members = resolve_methods(methods)
+    check_images(images)
+    with observe_only(model):
+        inputs = images.detach().clone()
+        layer = resolve_target_layer(model, target_layer, inputs)
+        pass_ = trace(model, inputs, target_layer=layer, classes=classes)
+        return {label: member(pass_).detach() for label, member in zip(label_members(members), members, strict=True)}
+
+
+def resolve_methods(methods: Sequence[str | CAMMethod] | str | CAMMethod) -> list[CAMMethod]:
+    """Turn names and instances into CAM methods.
+
+    Args:
+        methods: One name or instance, or several.
+
+    Returns:
+        Ready-made members, in the order given.
+
+    Raises:
+        ArgumentError: If there is none, or one is unknown.
+
+    Example:
+        >>> resolve_methods("gradcam")
+        [GradCAM()]
+    """
+    given = [methods] if isinstance(methods, str) or callable(methods) else list(methods)
+    if not given:
+        raise ArgumentError("`methods` must name at least one CAM method, got none. Pass for example ('gradcam',).")
+    return [resolve_member("cams", each) for each in given]
+
+
+def check_images(images: Tensor) -> None:
+    """Check that a tensor is a batch of images that a network can be probed with.
+
+    Args:
+        images: What was given.
+
+    Raises:
+        ArgumentError: If it is no float tensor ``(b, c, H, W)`` with at least one image and finite pixels.
+
+    Example:
+        >>> check_images(torch.rand(1, 3, 8, 8))
+    """
+    if not isinstance(images, Tensor):
+        raise ArgumentError(f"`images` must be a tensor (b, c, H, W), got {type(images).__name__}.")
+    if images.dim() != 4:
+        raise ArgumentError(
+            f"`images` must be 4-d (b, c, H, W), got {images.dim()}-d with shape {tuple(images.shape)}. "
+            "Add a batch axis to a single image with images[None]."
+        )
+    if images.numel() == 0:
+        raise ArgumentError(f"`images` must hold at least one image, got shape {tuple(images.shape)}.")
+    if not images.is_floating_point():
+        raise ArgumentError(f"`images` must be floating point, as the model takes them; got {images.dtype}.")
+    finite = torch.isfinite(images).flatten(1).all(dim=1)
+    if not bool(finite.all()):
+        bad = (~finite).nonzero().flatten().tolist()
+        raise ArgumentError(
+            f"`images` must have finite pixels; {len(bad)} of {len(images)} images hold NaN or infinity "
+            f"(positions {bad[:5]}{'...' if len(bad) > 5 else ''}). Repair or drop them before they reach the model."
+        )

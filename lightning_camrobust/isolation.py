@@ -1,0 +1,131 @@
+"""Look at a network without leaving a trace on it."""
+
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def observe_only(model: nn.Module) -> Iterator[None]:
+    """Run the block with ``model`` in eval mode and put everything back afterwards, also when the block raises.
+
+    Put back are: the train/eval flag of every submodule, each parameter's ``.grad`` and ``requires_grad``, buffers, the
+    global random streams (Python, numpy, torch on CPU and accelerators), grad mode and inference mode. Parameters are
+    not copied. Inside the block inference mode is off and gradients are on; ``.grad`` of every parameter is None.
+
+    Args:
+        model: The network that is looked at.
+
+    Yields:
+        Nothing.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).train()
+        >>> with observe_only(net):
+        ...     net[1].training, torch.is_grad_enabled()
+        (False, True)
+        >>> net[1].training
+        True
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(_eager_when_compiled())
+        for restore in (
+            _random_streams(model),
+            _parameter_state(model),
+            _buffers(model),
+            _training_flags(model),
+        ):
+            stack.callback(restore)
+        for module in model.modules():
+            # Not `model.eval()`: a user's override of `eval` or `train` might do more than set the flag.
+            module.training = False
+        yield
+
+
+@contextmanager
+def _eager_when_compiled() -> Iterator[None]:
+    """Let hooks fire on modules that were compiled earlier; costs nothing if dynamo is not loaded."""
+    stance = getattr(torch.compiler, "set_stance", None)
+    if stance is None or "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with stance("force_eager"):
+        yield
+
+
+def _training_flags(model: nn.Module) -> Callable[[], None]:
+    flags = [(module, module.training) for module in model.modules()]
+
+    def restore() -> None:
+        for module, flag in flags:
+            module.training = flag
+
+    return restore
+
+
+def _parameter_state(model: nn.Module) -> Callable[[], None]:
+    kept = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
+    for parameter, _, _ in kept:
+        # Set aside, not zeroed: accumulated gradients must survive whatever a third-party explainer does to `.grad`.
+        parameter.grad = None
+
+    def restore() -> None:
+        for parameter, grad, requires_grad in kept:
+            parameter.grad = grad
+            if parameter.requires_grad is not requires_grad:
+                parameter.requires_grad_(requires_grad)
+
+    return restore
+
+
+def _buffers(model: nn.Module) -> Callable[[], None]:
+    kept = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    versions = [_version(buffer) for _, _, buffer, _ in kept]
+
+    def restore() -> None:
+        for (module, name, buffer, copy), version in zip(kept, versions, strict=True):
+            if version is None or _version(buffer) != version:
+                with torch.no_grad():
+                    buffer.copy_(copy)
+            module._buffers[name] = buffer
+
+    return restore
+
+
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else int(tensor._version)
+
+
+def _random_streams(model: nn.Module) -> Callable[[], None]:
+    python, numbers, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    devices = {p.device for p in model.parameters() if p.device.type in {"cuda", "mps", "xpu"}}
+    on_device: list[tuple[Any, torch.device, Tensor]] = []
+    for device in devices:
+        backend = getattr(torch, device.type)
+        state = backend.get_rng_state() if device.type == "mps" else backend.get_rng_state(device)
+        on_device.append((backend, device, state))
+
+    def restore() -> None:
+        random.setstate(python)
+        np.random.set_state(numbers)
+        torch.set_rng_state(cpu)
+        for backend, device, state in on_device:
+            if device.type == "mps":
+                backend.set_rng_state(state)
+            else:
+                backend.set_rng_state(state, device)
+
+    return restore

@@ -1,0 +1,134 @@
+"""Between the model's input units and pixel space [0, 1]."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_camrobust.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class PixelSpace:
+    """How pixels in [0, 1] became model inputs: ``input = (pixel - mean) / std``, channel by channel.
+
+    Attributes:
+        mean: One value a channel, or a single one for all channels.
+        std: The same.
+
+    Example:
+        >>> space = PixelSpace(mean=(0.5,), std=(0.25,))
+        >>> space.to_pixels(torch.full((1, 1, 1, 1), 2.0)).item()
+        1.0
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def to_pixels(self, inputs: Tensor) -> Tensor:
+        """Turn model inputs ``(b, c, H, W)`` into pixels in [0, 1], at least float32."""
+        wide = inputs if inputs.dtype == torch.float64 else inputs.float()
+        return (wide * self._column(self.std, wide) + self._column(self.mean, wide)).clamp(0, 1)
+
+    def from_pixels(self, noisy: Tensor, *, pixels: Tensor, inputs: Tensor) -> Tensor:
+        """Turn disturbed pixels into model inputs.
+
+        Only the change is carried over, so that a disturbance of strength zero gives back ``inputs`` to the last bit.
+
+        Args:
+            noisy: Disturbed pixels, ``(b, c, H, W)``.
+            pixels: The undisturbed ones, from :meth:`to_pixels`.
+            inputs: What the undisturbed ones came from.
+
+        Returns:
+            ``(b, c, H, W)`` in the dtype of ``inputs``.
+        """
+        return (inputs.to(pixels.dtype) + (noisy - pixels) / self._column(self.std, pixels)).to(inputs.dtype)
+
+    def _column(self, values: tuple[float, ...], like: Tensor) -> Tensor:
+        channels = like.shape[1]
+        if len(values) not in (1, channels):
+            raise ArgumentError(
+                f"`mean` and `std` must hold one value, or one a channel ({channels} in these images), "
+                f"got {len(values)}."
+            )
+        return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
+
+
+def make_pixel_space(mean: float | Sequence[float] | None, std: float | Sequence[float] | None) -> PixelSpace | None:
+    """Check the user's normalisation constants.
+
+    Args:
+        mean: What was subtracted, in pixel units [0, 1], one value or one a channel; None if not said.
+        std: What was divided by, the same way.
+
+    Returns:
+        The pixel space, or None if neither is given.
+
+    Raises:
+        ArgumentError: If only one is given, lengths differ, or a value is impossible.
+
+    Example:
+        >>> make_pixel_space(mean=0.5, std=0.5)
+        PixelSpace(mean=(0.5,), std=(0.5,))
+    """
+    if mean is None and std is None:
+        return None
+    if mean is None or std is None:
+        missing = "mean" if mean is None else "std"
+        raise ArgumentError(
+            f"`mean` and `std` belong together, `{missing}` is missing. Pass both, as given to Normalize."
+        )
+    means, stds = _as_tuple(mean), _as_tuple(std)
+    if len(means) != len(stds) or not means:
+        raise ArgumentError(f"`mean` and `std` must have the same length, got {len(means)} and {len(stds)}.")
+    if any(not value > 0 for value in stds):
+        raise ArgumentError(f"`std` must be above 0 in every channel, got {stds}.")
+    return PixelSpace(means, stds)
+
+
+def recognise_pixel_space(images: Tensor) -> PixelSpace:
+    """Recognise the range of the inputs: [0, 1], [0, 255], or normalised by constants nobody told us.
+
+    Unknown constants are estimated: the darkest value of a channel is taken for 0 and the brightest for 1. The noise is
+    then as strong as it should be to the extent that the images use the whole range, and one warning says so.
+
+    Args:
+        images: The held-out images ``(b, c, H, W)``, in the model's input units.
+
+    Returns:
+        The pixel space, to be kept for the whole run.
+
+    Example:
+        >>> recognise_pixel_space(torch.rand(2, 3, 4, 4))
+        PixelSpace(mean=(0.0,), std=(1.0,))
+    """
+    lowest, highest = float(images.min()), float(images.max())
+    if lowest >= 0 and highest <= 1:
+        return PixelSpace((0.0,), (1.0,))
+    if lowest >= 0 and highest <= 255 and highest > 16:
+        return PixelSpace((0.0,), (1 / 255,))
+    return _estimate(images)
+
+
+def _estimate(images: Tensor) -> PixelSpace:
+    wide = images.double()
+    low, high = wide.amin(dim=(0, 2, 3)), wide.amax(dim=(0, 2, 3))
+    span = torch.where(high > low, high - low, torch.ones_like(low))
+    std = [round(float(1 / value), 4) or 1e-4 for value in span]
+    mean = [round(float(-value * scale), 4) for value, scale in zip(low, std, strict=True)]
+    warnings.warn(
+        "CAM robustness: the images are neither in [0, 1] nor in [0, 255], so they were normalised by constants that "
+        f"were not given. Estimated from {len(images)} images and kept for this run: mean={mean}, std={std}. Noise "
+        "strengths depend on them: pass the constants of your Normalize transform, for example "
+        "CAMRobustnessCallback(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]).",
+        UserWarning,
+        stacklevel=2,
+    )
+    return PixelSpace(tuple(mean), tuple(std))
+
+
+def _as_tuple(values: float | Sequence[float]) -> tuple[float, ...]:
+    return (float(values),) if isinstance(values, (int, float)) else tuple(float(value) for value in values)

@@ -1,0 +1,126 @@
+"""From maps to one score a segment, without ever upsampling a map."""
+
+import torch
+from torch import Tensor
+
+from lightning_camrobust.errors import ArgumentError
+
+# Scores closer than this share of the map's largest value are ties, so that float dust does not make an order.
+TIE_TOLERANCE = 1e-6
+
+
+def build_pooling(segments: Tensor, *, map_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Build the operator that takes a map to the means of its upsampled version inside each segment.
+
+    Bilinear upsampling (``align_corners=False``) and taking a mean are both linear, so their product is one small
+    matrix an image, and a map is pooled by one multiplication with it.
+
+    Args:
+        segments: Labels ``(b, H, W)`` integers, at least as large as the map; negative labels belong to no segment.
+        map_size: ``(h, w)`` of the maps.
+
+    Returns:
+        The operator ``(b, s, h*w)`` float64, and the mask ``(b, s)`` bool of the segments that exist in an image.
+
+    Raises:
+        ArgumentError: If the labels are unusable or smaller than the map.
+
+    Example:
+        >>> operator, present = build_pooling(torch.tensor([[[0, 0], [1, 1]]]), map_size=(2, 2))
+        >>> operator[0]
+        tensor([[0.5000, 0.5000, 0.0000, 0.0000],
+                [0.0000, 0.0000, 0.5000, 0.5000]], dtype=torch.float64)
+    """
+    _check_segments(segments, map_size)
+    rows = _upsampling(map_size[0], segments.shape[1], like=segments)
+    columns = _upsampling(map_size[1], segments.shape[2], like=segments)
+    count = max(int(segments.max()) + 1, 1)
+    ids = torch.arange(count, device=segments.device)
+    operators, sizes = [], []
+    for labels in segments:  # one image at a time: the indicator of all segments is large
+        indicator = (labels == ids[:, None, None]).double()  # (s, H, W)
+        sizes.append(indicator.sum(dim=(1, 2)))
+        operators.append(rows.T @ (indicator @ columns))  # (s, h, w)
+    size = torch.stack(sizes)
+    operator = torch.stack(operators).flatten(2) / size.clamp_min(1)[..., None]
+    return operator, size > 0
+
+
+def pool_maps(maps: Tensor, operator: Tensor) -> Tensor:
+    """Score the segments of each image by the mean of the map inside them.
+
+    Args:
+        maps: ``(b, h, w)`` float.
+        operator: ``(b, s, h*w)`` from :func:`build_pooling`.
+
+    Returns:
+        Scores ``(b, s)`` float64, in the map's unit.
+
+    Example:
+        >>> operator, _ = build_pooling(torch.tensor([[[0, 0], [1, 1]]]), map_size=(2, 2))
+        >>> pool_maps(torch.tensor([[[1.0, 3.0], [0.0, 0.0]]]), operator)
+        tensor([[2., 0.]], dtype=torch.float64)
+    """
+    return (operator @ maps.double().flatten(1)[..., None])[..., 0]
+
+
+def snap_ties(scores: Tensor, maps: Tensor) -> Tensor:
+    """Express scores in whole millionths of the map's largest absolute value, so that float dust makes no order.
+
+    Args:
+        scores: ``(b, s)`` float64.
+        maps: ``(b, h, w)``, what they were pooled from.
+
+    Returns:
+        ``(b, s)`` float64, whole numbers; only their order has a meaning.
+
+    Example:
+        >>> snap_ties(torch.tensor([[1.0, 1.0 + 1e-9, 0.5]]).double(), torch.ones(1, 2, 2))
+        tensor([[1000000., 1000000.,  500000.]], dtype=torch.float64)
+    """
+    unit = maps.double().flatten(1).abs().amax(dim=1, keepdim=True) * TIE_TOLERANCE
+    return torch.where(unit > 0, scores / unit, scores).round()
+
+
+def rankable_maps(maps: Tensor, present: Tensor) -> Tensor:
+    """Tell which maps can be ranked at all.
+
+    Args:
+        maps: ``(b, h, w)`` float.
+        present: ``(b, s)`` bool, the segments that exist.
+
+    Returns:
+        ``(b,)`` bool; false for maps with NaN or infinity, for flat ones (all-zero included; their range is at most
+        1e-6 of their largest absolute value), and for images with fewer than two segments.
+
+    Example:
+        >>> maps = torch.stack([torch.zeros(2, 2), torch.eye(2)])
+        >>> rankable_maps(maps, torch.ones(2, 3, dtype=torch.bool))
+        tensor([False,  True])
+    """
+    flat = maps.double().flatten(1)
+    finite = flat.isfinite().all(dim=1)
+    span = flat.amax(dim=1) - flat.amin(dim=1)
+    return finite & (span > TIE_TOLERANCE * flat.abs().amax(dim=1)) & (present.sum(dim=1) >= 2)
+
+
+def _upsampling(size: int, target: int, *, like: Tensor) -> Tensor:
+    """Matrix ``(target, size)`` of one-dimensional linear interpolation with half-pixel centres."""
+    centre = (torch.arange(target, device=like.device, dtype=torch.float64) + 0.5) * size / target - 0.5
+    centre = centre.clamp(0, size - 1)
+    distance = (centre[:, None] - torch.arange(size, device=like.device)).abs()
+    return (1 - distance).clamp_min(0)
+
+
+def _check_segments(segments: Tensor, map_size: tuple[int, int]) -> None:
+    if segments.dim() != 3 or segments.is_floating_point() or segments.dtype == torch.bool:
+        raise ArgumentError(
+            f"`segments` must be integer labels (b, H, W), got {segments.dtype} {tuple(segments.shape)}. "
+            "segment_images() makes them."
+        )
+    height, width = segments.shape[1:]
+    if height < map_size[0] or width < map_size[1]:
+        raise ArgumentError(
+            f"`segments` must be at least as large as the maps, got segments {(height, width)} for maps {map_size}. "
+            "Segment the image at its own size."
+        )

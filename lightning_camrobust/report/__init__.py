@@ -1,0 +1,1 @@
+"""One file a destination: a finished report in, pictures or files out."""

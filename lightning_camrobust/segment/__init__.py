@@ -1,0 +1,1 @@
+"""One file a segmenter: clean images in, labels out."""

@@ -1,0 +1,79 @@
+"""Severity 1..5, in the columns that the benchmark papers published for large and for small images."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from lightning_camrobust.errors import ArgumentError
+
+Column = Literal["auto", "imagenet", "cifar"]
+# Shorter side, in pixels, up to which an image counts as small. ImageNet-C's values destroy a 32-pixel image.
+SMALL_IMAGE = 64
+
+
+@dataclass(frozen=True)
+class SeverityTable:
+    """One parameter value for each severity, for large and for small images.
+
+    Attributes:
+        imagenet: Values of ImageNet-C, severity 1 first.
+        cifar: Values of CIFAR-C, severity 1 first.
+
+    Source:
+        Hendrycks and Dietterich 2019 (arXiv 1903.12261) and its released generation scripts.
+
+    Example:
+        >>> table = SeverityTable(imagenet=(1.0, 2.0, 3.0, 4.0, 5.0), cifar=(0.1, 0.2, 0.3, 0.4, 0.5))
+        >>> import torch
+        >>> table.value(2, images=torch.zeros(1, 3, 32, 32))
+        0.2
+    """
+
+    imagenet: tuple[float, float, float, float, float]
+    cifar: tuple[float, float, float, float, float]
+
+    def value(self, severity: int, *, images: Tensor, column: Column = "auto") -> float:
+        """Look a value up.
+
+        Args:
+            severity: 1..5.
+            images: ``(b, c, H, W)``; their size chooses the column when it is ``"auto"``.
+            column: Which column to read.
+
+        Returns:
+            The parameter value.
+
+        Raises:
+            ArgumentError: If severity or column is unknown.
+        """
+        check_severity(severity)
+        if column not in ("auto", "imagenet", "cifar"):
+            raise ArgumentError(f"`column` must be 'auto', 'imagenet' or 'cifar', got {column!r}.")
+        if column == "auto":
+            column = "cifar" if min(images.shape[-2:]) <= SMALL_IMAGE else "imagenet"
+        return (self.cifar if column == "cifar" else self.imagenet)[severity - 1]
+
+
+def check_severity(severity: int) -> int:
+    """Check a severity.
+
+    Args:
+        severity: What was given.
+
+    Returns:
+        It, if it is 1, 2, 3, 4 or 5.
+
+    Raises:
+        ArgumentError: Otherwise.
+
+    Example:
+        >>> check_severity(3)
+        3
+    """
+    if isinstance(severity, bool) or not isinstance(severity, int) or not 1 <= severity <= 5:
+        raise ArgumentError(
+            f"`severity` must be a whole number from 1 (weak) to 5 (strong), got {severity!r}. "
+            "For other strengths pass a perturbation with its own `levels`."
+        )
+    return severity

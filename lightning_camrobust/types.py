@@ -1,0 +1,100 @@
+"""The nouns of the package: the records that travel from stage to stage, and what a member must look like.
+
+Axes are always written in this order and with these letters:
+b image in the batch, c channel, h w cell of a map, H W pixel of an image, s segment, k class.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from torch import Tensor, nn
+
+ForwardFunction: TypeAlias = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One pass of the network over a batch, with all that a CAM method may need of it.
+
+    Attributes:
+        images: What went in, ``(b, c, H, W)``, in the model's own input units.
+        logits: What came out, ``(b, k)`` float.
+        classes: The explained class of each image, ``(b,)`` int64.
+        activation: Output of the target layer, ``(b, c, h, w)`` float, detached.
+        gradient: Derivative of the explained logit by ``activation``, same shape, detached.
+        model: The network, in eval mode while a CAM method looks at it.
+        target_layer: The module that produced ``activation``.
+        head: Logits of one image for changed activations: ``head(i, (n, c, h, w)) -> (n, k)``.
+    """
+
+    images: Tensor
+    logits: Tensor
+    classes: Tensor
+    activation: Tensor
+    gradient: Tensor
+    model: nn.Module
+    target_layer: nn.Module
+    head: Callable[[int, Tensor], Tensor]
+
+    @property
+    def predictions(self) -> Tensor:
+        """Class with the largest logit, ``(b,)`` int64, whatever class is explained."""
+        return self.logits.argmax(dim=1)
+
+
+class Randomness(Protocol):
+    """Random numbers that belong to the images of one batch, each image having its own stream."""
+
+    def uniform(self, shape: tuple[int, ...]) -> Tensor:
+        """Draw float32 from the open interval (0, 1), ``(b, *shape)``."""
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """Draw float32 from the standard normal distribution, ``(b, *shape)``."""
+
+
+@runtime_checkable
+class CAMMethod(Protocol):
+    """A way to explain one pass of the network as a map."""
+
+    def __call__(self, trace: Trace) -> Tensor:
+        """Return the maps ``(b, h, w)``, ReLU applied, not normalised."""
+
+
+@runtime_checkable
+class Perturbation(Protocol):
+    """A way to disturb an image."""
+
+    def __call__(self, images: Tensor, *, severity: int, randomness: Randomness) -> Tensor:
+        """Return disturbed copies of ``images`` ``(b, c, H, W)`` in [0, 1]; the input stays as it is."""
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """A way to cut an image into regions."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return labels ``(b, H, W)`` int64, 0..m-1 per image, for ``images`` ``(b, 3, H, W)`` in [0, 1]."""
+
+
+@runtime_checkable
+class Similarity(Protocol):
+    """A way to compare the scores of two maps; higher is more alike."""
+
+    def __call__(self, clean: Tensor, noisy: Tensor, *, present: Tensor) -> Tensor:
+        """Return ``(b,)`` float64 for two score rows ``(b, s)`` and the mask of segments that exist."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one noise did to one batch, seen through one CAM method.
+
+    Attributes:
+        similarity: Similarity of the clean and the noisy ranking, ``(b,)`` float64; NaN where ``rankable`` is false.
+        same_class: Whether the prediction survived the noise, ``(b,)`` bool.
+        rankable: Whether both maps can be ranked (finite, not flat, two segments or more), ``(b,)`` bool.
+    """
+
+    similarity: Tensor
+    same_class: Tensor
+    rankable: Tensor
