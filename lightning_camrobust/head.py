@@ -31,6 +31,7 @@ class HeadRunner:
         images: ``(b, c, H, W)``, what was traced.
         logits: ``(b, k)``, what came out.
         activation: ``(b, channel, h, w)``, the layer's output, in its own dtype.
+        runs: How often the layer runs in one forward; its last output is the one that is changed.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 3))
@@ -41,11 +42,13 @@ class HeadRunner:
         torch.Size([5, 3])
     """
 
-    def __init__(self, model: nn.Module, layer: nn.Module, images: Tensor, logits: Tensor, activation: Tensor) -> None:
-        self._model, self._layer, self._images = model, layer, images
+    def __init__(
+        self, model: nn.Module, layer: nn.Module, images: Tensor, logits: Tensor, activation: Tensor, *, runs: int = 1
+    ) -> None:
+        self._model, self._layer, self._images, self._runs = model, layer, images, runs
         self._logits, self._activation = logits, activation
         self._strategies: list[_Strategy] = [self._swap, self._replay, self._repeat]
-        self._recorded: tuple[int, dict[nn.Module, Tensor]] | None = None
+        self._recorded: tuple[int, dict[nn.Module, list[Tensor]]] | None = None
 
     def __call__(self, index: int, activations: Tensor) -> Tensor:
         """Compute the logits.
@@ -93,20 +96,23 @@ class HeadRunner:
         )
 
     def _swap(self, index: int, activations: Tensor) -> Tensor:
-        with _output_replaced(self._layer, activations):
+        with _last_output_replaced(self._layer, activations, runs=self._runs):
             return self._as_tensor(self._model(self._images[index : index + 1]))
 
     def _replay(self, index: int, activations: Tensor) -> Tensor:
         if self._recorded is None or self._recorded[0] != index:
             self._recorded = (index, _record_upstream(self._model, self._layer, self._images[index : index + 1]))
-        upstream = {
-            module: output.expand(len(activations), *output.shape[1:]) for module, output in self._recorded[1].items()
+        count = len(activations)
+        outputs = {
+            module: [each.expand(count, *each.shape[1:]) for each in recorded]
+            for module, recorded in self._recorded[1].items()
         }
-        with _forward_replaced({**upstream, self._layer: activations}):
-            return self._as_tensor(self._model(self._copies(index, len(activations))))
+        outputs[self._layer][-1] = activations
+        with _forward_replaced(outputs):
+            return self._as_tensor(self._model(self._copies(index, count)))
 
     def _repeat(self, index: int, activations: Tensor) -> Tensor:
-        with _output_replaced(self._layer, activations):
+        with _last_output_replaced(self._layer, activations, runs=self._runs):
             return self._as_tensor(self._model(self._copies(index, len(activations))))
 
     def _copies(self, index: int, count: int) -> Tensor:
@@ -124,9 +130,14 @@ def _two_columns(logits: Tensor) -> Tensor:
 
 
 @contextmanager
-def _output_replaced(layer: nn.Module, activations: Tensor) -> Iterator[None]:
-    # A clone, since an in-place ReLU behind the layer would write into the caller's tensor.
-    handle = layer.register_forward_hook(lambda _module, _args, _output: activations.clone())
+def _last_output_replaced(layer: nn.Module, activations: Tensor, *, runs: int) -> Iterator[None]:
+    countdown = iter(range(runs - 1, -1, -1))
+
+    def swap(_module: nn.Module, _args: object, _output: object) -> Tensor | None:
+        # A clone, since an in-place ReLU behind the layer would write into the caller's tensor.
+        return activations.clone() if next(countdown, None) == 0 else None
+
+    handle = layer.register_forward_hook(swap)
     try:
         yield
     finally:
@@ -134,13 +145,12 @@ def _output_replaced(layer: nn.Module, activations: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def _forward_replaced(outputs: dict[nn.Module, Tensor]) -> Iterator[None]:
-    """Let modules hand out given outputs instead of computing them."""
+def _forward_replaced(outputs: dict[nn.Module, list[Tensor]]) -> Iterator[None]:
+    """Let modules hand out given outputs, one a run, instead of computing them."""
     before = [(module, module.__dict__.get("forward")) for module in outputs]
     try:
-        for module, output in outputs.items():
-            # `clone` for the same reason as above; an expanded view cannot be written to in place at all.
-            module.__dict__["forward"] = _giver(output)
+        for module, given in outputs.items():
+            module.__dict__["forward"] = _giver(given)
         yield
     finally:
         for module, forward in before:
@@ -150,12 +160,14 @@ def _forward_replaced(outputs: dict[nn.Module, Tensor]) -> Iterator[None]:
                 module.__dict__["forward"] = forward
 
 
-def _giver(output: Tensor) -> Callable[..., Tensor]:
-    return lambda *_args, **_kwargs: output.clone()
+def _giver(outputs: list[Tensor]) -> Callable[..., Tensor]:
+    remaining = iter(outputs)
+    # `clone`, because an expanded view cannot be written to in place.
+    return lambda *_args, **_kwargs: next(remaining).clone()
 
 
-def _record_upstream(model: nn.Module, layer: nn.Module, image: Tensor) -> dict[nn.Module, Tensor]:
-    """Outputs of the outermost modules that ran exactly once and finished before the layer did."""
+def _record_upstream(model: nn.Module, layer: nn.Module, image: Tensor) -> dict[nn.Module, list[Tensor]]:
+    """Outputs of the layer itself, and of the outermost modules that ran once and finished before its last run."""
     finished: list[tuple[nn.Module, object]] = []
     starts: Counter[nn.Module] = Counter()
 
@@ -177,14 +189,17 @@ def _record_upstream(model: nn.Module, layer: nn.Module, image: Tensor) -> dict[
 
 def _outermost(
     finished: Sequence[tuple[nn.Module, object]], starts: Counter[nn.Module], layer: nn.Module
-) -> dict[nn.Module, Tensor]:
+) -> dict[nn.Module, list[Tensor]]:
     upstream: dict[nn.Module, Tensor] = {}
-    for module, output in finished:
-        if module is layer:
-            break
+    last_run = max(position for position, (module, _) in enumerate(finished) if module is layer)
+    for module, output in finished[:last_run]:
         if starts[module] == 1 and isinstance(output, Tensor) and output.shape[:1] == (1,):
             upstream[module] = output
     inner = {child for module in upstream for child in module.modules() if child is not module}
     # Children of the layer itself finish before it; the layer's own output is replaced as a whole.
     inner |= set(layer.modules())
-    return {module: output for module, output in upstream.items() if module not in inner}
+    outputs = {module: [output] for module, output in upstream.items() if module not in inner}
+    # A run of the layer inside a replayed module does not happen again.
+    hidden = any(layer is child for module in outputs for child in module.modules())
+    own = [output for module, output in finished if module is layer and isinstance(output, Tensor)]
+    return {**outputs, layer: own[-1:] if hidden else own}

@@ -39,13 +39,13 @@ def trace(model: nn.Module, images: Tensor, *, target_layer: nn.Module, classes:
     """
     for whole_graph in (False, True):
         # Second try: a network that runs part of itself under its own no_grad switches our late graph off again.
-        leaf, logits = _forward(model, images, target_layer, whole_graph=whole_graph)
+        leaf, logits, runs = _forward(model, images, target_layer, whole_graph=whole_graph)
         if logits.requires_grad:
             break
     explained = logits.detach().argmax(dim=1) if classes is None else check_classes(classes, logits)
     gradient = _gradient(logits, explained, leaf, target_layer)
     activation = leaf.detach()
-    head = HeadRunner(model, target_layer, images, logits.detach(), activation)
+    head = HeadRunner(model, target_layer, images, logits.detach(), activation, runs=runs)
     return Trace(
         images=images,
         logits=_at_least_float32(logits.detach()),
@@ -54,6 +54,7 @@ def trace(model: nn.Module, images: Tensor, *, target_layer: nn.Module, classes:
         gradient=_at_least_float32(gradient),
         model=model,
         target_layer=target_layer,
+        runs=runs,
         head=head,
     )
 
@@ -121,7 +122,7 @@ def check_classes(classes: Tensor, logits: Tensor) -> Tensor:
     return classes
 
 
-def _forward(model: nn.Module, images: Tensor, layer: nn.Module, *, whole_graph: bool) -> tuple[Tensor, Tensor]:
+def _forward(model: nn.Module, images: Tensor, layer: nn.Module, *, whole_graph: bool) -> tuple[Tensor, Tensor, int]:
     leaves: list[Tensor] = []
 
     def cut(_module: nn.Module, _args: object, output: object) -> Tensor:
@@ -142,7 +143,7 @@ def _forward(model: nn.Module, images: Tensor, layer: nn.Module, *, whole_graph:
             f"The target layer {layer_name(model, layer)} did not run in the model's forward. "
             "Name a layer that every prediction passes through, or leave `target_layer` None."
         )
-    return leaves[-1], as_logits(output, batch_size=len(images))
+    return leaves[-1], as_logits(output, batch_size=len(images)), len(leaves)
 
 
 def _spatial(output: object, layer: nn.Module) -> Tensor:

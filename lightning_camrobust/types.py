@@ -25,6 +25,7 @@ class Trace:
         gradient: Derivative of the explained logit by ``activation``, same shape, detached.
         model: The network, in eval mode while a CAM method looks at it.
         target_layer: The module that produced ``activation``.
+        runs: How often the layer runs in one forward (a shared ReLU runs often); its last run is the explained one.
         head: Logits of one image for changed activations: ``head(i, (n, c, h, w)) -> (n, k)``.
     """
 
@@ -35,6 +36,7 @@ class Trace:
     gradient: Tensor
     model: nn.Module
     target_layer: nn.Module
+    runs: int
     head: Callable[[int, Tensor], Tensor]
 
     @property

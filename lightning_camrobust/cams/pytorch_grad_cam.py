@@ -1,11 +1,13 @@
 """Any other CAM of the pytorch-grad-cam package, by class name. The package is imported when first asked for."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_camrobust.errors import ArgumentError, UnknownNameError, nearest_names
 from lightning_camrobust.types import Trace
@@ -43,7 +45,7 @@ class PytorchGradCAM:
         targets = [ClassifierOutputTarget(each) for each in trace.classes.tolist()]
         # A graph from the input on, so that a network with every parameter frozen can be explained as well.
         images = trace.images.detach().clone().requires_grad_()
-        with self._class()(model=trace.model, target_layers=[trace.target_layer]) as cam:
+        with _last_run(trace, self.name) as layer, self._class()(model=trace.model, target_layers=[layer]) as cam:
             # Asks for maps at the layer's resolution; the class would upsample them to the image's.
             cam.get_target_width_height = lambda _images: (width, height)
             maps = cam(input_tensor=images, targets=targets)
@@ -51,6 +53,31 @@ class PytorchGradCAM:
 
     def _class(self) -> Any:
         return _cam_classes()[self.class_name]
+
+
+@contextmanager
+def _last_run(trace: Trace, name: str) -> Iterator[nn.Module]:
+    """Give a module that runs exactly once; pytorch-grad-cam would explain the first run of a shared layer."""
+    if trace.runs == 1:
+        yield trace.target_layer
+        return
+    if name.endswith("AblationCAM"):
+        raise ArgumentError(
+            f"CAM method {name!r} cannot explain a layer that runs {trace.runs} times in one forward. "
+            "Name a layer that runs once with `target_layer=`, or use the native 'ablationcam'."
+        )
+    relay = nn.Identity()
+    state = {"run": 0}
+
+    def pass_on(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
+        state["run"] += 1
+        return cast("Tensor", relay(output)) if state["run"] % trace.runs == 0 else output
+
+    handle = trace.target_layer.register_forward_hook(pass_on)
+    try:
+        yield relay
+    finally:
+        handle.remove()
 
 
 def from_name(class_name: str) -> PytorchGradCAM:
