@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from lightning_camrobust.compare.rbo import RankBiasedOverlap, Ties, rank_biased_overlap
-from lightning_camrobust.stability import StabilitySums, Undefined, compare_maps, sum_up
+from lightning_camrobust.comparison import compare_maps
+from lightning_camrobust.stability import StabilitySums, Undefined, sum_up
 
 __all__ = ["cam_consistency", "cam_responsiveness", "cam_robustness", "rank_biased_overlap"]
 

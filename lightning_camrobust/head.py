@@ -1,13 +1,13 @@
 """Run only what follows the target layer, for many changed activations of one image."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from lightning_camrobust.errors import ModelError
+from lightning_camrobust.replay import Recording, record, replayed
 
 _Strategy = Callable[[int, Tensor], Tensor]
 # How far the logits of an unchanged copy may lie from the traced ones, relative to the largest logit. Only reductions
@@ -22,7 +22,7 @@ class HeadRunner:
 
     1. one image enters the network, and at the target layer its output is swapped for all the changed activations;
     2. for networks that remember the batch size from before the layer: the image enters repeated, but each module
-       finished before the layer hands out its recorded output;
+       finished before the layer hands out its recorded output (as a view, or as a copy where that is written into);
     3. the repeated image runs through the whole network.
 
     Args:
@@ -47,8 +47,8 @@ class HeadRunner:
     ) -> None:
         self._model, self._layer, self._images, self._runs = model, layer, images, runs
         self._logits, self._activation = logits, activation
-        self._strategies: list[_Strategy] = [self._swap, self._replay, self._repeat]
-        self._recorded: tuple[int, dict[nn.Module, list[Tensor]]] | None = None
+        self._strategies: list[_Strategy] = [self._swap, self._replay, self._replay_copies, self._repeat]
+        self._recorded: tuple[int, Recording] | None = None
 
     def __call__(self, index: int, activations: Tensor) -> Tensor:
         """Compute the logits.
@@ -100,16 +100,16 @@ class HeadRunner:
             return self._as_tensor(self._model(self._images[index : index + 1]))
 
     def _replay(self, index: int, activations: Tensor) -> Tensor:
+        return self._replayed(index, activations, writable=False)
+
+    def _replay_copies(self, index: int, activations: Tensor) -> Tensor:
+        return self._replayed(index, activations, writable=True)
+
+    def _replayed(self, index: int, activations: Tensor, *, writable: bool) -> Tensor:
         if self._recorded is None or self._recorded[0] != index:
-            self._recorded = (index, _record_upstream(self._model, self._layer, self._images[index : index + 1]))
-        count = len(activations)
-        outputs = {
-            module: [each.expand(count, *each.shape[1:]) for each in recorded]
-            for module, recorded in self._recorded[1].items()
-        }
-        outputs[self._layer][-1] = activations
-        with _forward_replaced(outputs):
-            return self._as_tensor(self._model(self._copies(index, count)))
+            self._recorded = (index, record(self._model, self._layer, self._images[index : index + 1]))
+        with replayed(self._recorded[1], activations, writable=writable):
+            return self._as_tensor(self._model(self._copies(index, len(activations))))
 
     def _repeat(self, index: int, activations: Tensor) -> Tensor:
         with _last_output_replaced(self._layer, activations, runs=self._runs):
@@ -142,64 +142,3 @@ def _last_output_replaced(layer: nn.Module, activations: Tensor, *, runs: int) -
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def _forward_replaced(outputs: dict[nn.Module, list[Tensor]]) -> Iterator[None]:
-    """Let modules hand out given outputs, one a run, instead of computing them."""
-    before = [(module, module.__dict__.get("forward")) for module in outputs]
-    try:
-        for module, given in outputs.items():
-            module.__dict__["forward"] = _giver(given)
-        yield
-    finally:
-        for module, forward in before:
-            if forward is None:
-                module.__dict__.pop("forward", None)
-            else:
-                module.__dict__["forward"] = forward
-
-
-def _giver(outputs: list[Tensor]) -> Callable[..., Tensor]:
-    remaining = iter(outputs)
-    # `clone`, because an expanded view cannot be written to in place.
-    return lambda *_args, **_kwargs: next(remaining).clone()
-
-
-def _record_upstream(model: nn.Module, layer: nn.Module, image: Tensor) -> dict[nn.Module, list[Tensor]]:
-    """Outputs of the layer itself, and of the outermost modules that ran once and finished before its last run."""
-    finished: list[tuple[nn.Module, object]] = []
-    starts: Counter[nn.Module] = Counter()
-
-    def count(module: nn.Module, _args: object) -> None:
-        starts[module] += 1
-
-    def keep(module: nn.Module, _args: object, output: object) -> None:
-        finished.append((module, output.clone() if isinstance(output, Tensor) else output))
-
-    handles = [m.register_forward_pre_hook(count) for m in model.modules()]
-    handles += [m.register_forward_hook(keep) for m in model.modules()]
-    try:
-        model(image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return _outermost(finished, starts, layer)
-
-
-def _outermost(
-    finished: Sequence[tuple[nn.Module, object]], starts: Counter[nn.Module], layer: nn.Module
-) -> dict[nn.Module, list[Tensor]]:
-    upstream: dict[nn.Module, Tensor] = {}
-    last_run = max(position for position, (module, _) in enumerate(finished) if module is layer)
-    for module, output in finished[:last_run]:
-        if starts[module] == 1 and isinstance(output, Tensor) and output.shape[:1] == (1,):
-            upstream[module] = output
-    inner = {child for module in upstream for child in module.modules() if child is not module}
-    # Children of the layer itself finish before it; the layer's own output is replaced as a whole.
-    inner |= set(layer.modules())
-    outputs = {module: [output] for module, output in upstream.items() if module not in inner}
-    # A run of the layer inside a replayed module does not happen again.
-    hidden = any(layer is child for module in outputs for child in module.modules())
-    own = [output for module, output in finished if module is layer and isinstance(output, Tensor)]
-    return {**outputs, layer: own[-1:] if hidden else own}

@@ -9,7 +9,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_camrobust.compare.rbo import RankBiasedOverlap, Ties
-from lightning_camrobust.stability import StabilitySums, Undefined, check_undefined, compare_maps, sum_up
+from lightning_camrobust.comparison import compare_maps
+from lightning_camrobust.stability import StabilitySums, Undefined, check_undefined, sum_up
 
 _SUMS = ("same_similarity", "same_count", "changed_dissimilarity", "changed_count", "degenerate_count")
 _TIES = ("b", "a", "w", "stable")

@@ -1,63 +1,18 @@
 """The whole way for one batch, in plain torch: perturb, trace, explain, pool, compare. Reading starts here."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from lightning_camrobust.errors import ArgumentError
-from lightning_camrobust.explain import resolve_methods
-from lightning_camrobust.members import label_members, member_family, resolve_member
+from lightning_camrobust.comparison import SegmentPooling, compare_scores
 from lightning_camrobust.pixels import PixelSpace
+from lightning_camrobust.plan import ProbePlan
 from lightning_camrobust.randomness import ImageRandomness, image_keys
 from lightning_camrobust.segmentation import segment_images
-from lightning_camrobust.severity import Column, check_severity
-from lightning_camrobust.stability import SegmentPooling, compare_scores
 from lightning_camrobust.trace import trace
-from lightning_camrobust.types import CAMMethod, Comparison, Perturbation, Segmenter, Similarity, Trace
-
-
-@dataclass(frozen=True)
-class Noise:
-    """One perturbation at one severity.
-
-    Attributes:
-        label: Name of the perturbation in reports.
-        family: Part of the key of its random numbers; the same for one perturbation with other settings.
-        perturbation: The member.
-        severity: 1..5.
-    """
-
-    label: str
-    family: str
-    perturbation: Perturbation
-    severity: int
-
-
-@dataclass(frozen=True)
-class ProbePlan:
-    """What is measured on every image. Made by :func:`make_plan`.
-
-    Attributes:
-        methods: CAM methods by label.
-        noises: Every perturbation at every severity.
-        segmenter: How the clean image is cut.
-        similarity: How rankings are compared.
-        seed: Of the noise.
-    """
-
-    methods: dict[str, CAMMethod]
-    noises: tuple[Noise, ...]
-    segmenter: Segmenter
-    similarity: Similarity
-    seed: int
-
-    @property
-    def cells(self) -> list[tuple[str, str, int]]:
-        """Method, perturbation and severity of every cell, in the order of a :class:`ProbeResult`."""
-        return [(method, noise.label, noise.severity) for noise in self.noises for method in self.methods]
+from lightning_camrobust.types import Comparison, Trace
 
 
 @dataclass(frozen=True)
@@ -117,6 +72,7 @@ def probe(
         The comparisons of all cells.
 
     Example:
+        >>> from lightning_camrobust.plan import make_plan
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 3))
         >>> plan = make_plan(perturbations=("gaussian_noise",), severities=(1, 5), segmenter="grid")
         >>> space = PixelSpace((0.0,), (1.0,))
@@ -152,64 +108,6 @@ def probe(
         if index in keep_noises:
             views[index] = _view(noisy_pixels, noisy, pooling)
     return ProbeResult(_side_by_side(comparisons), segments, _view(pixels, clean, pooling), views)
-
-
-def make_plan(
-    methods: Sequence[str | CAMMethod] | str | CAMMethod = ("gradcam",),
-    perturbations: Sequence[str | Perturbation] | str | Perturbation = ("gaussian_noise",),
-    *,
-    severities: Sequence[int] | int = (1, 3, 5),
-    segmenter: str | Segmenter = "quickshift",
-    similarity: str | Similarity = "rbo",
-    severity_column: Column = "auto",
-    seed: int = 0,
-) -> ProbePlan:
-    """Resolve names and check settings.
-
-    Args:
-        methods: CAM methods, names or instances.
-        perturbations: Perturbations, names or instances.
-        severities: Which of 1..5.
-        segmenter: Name or instance.
-        similarity: Name or instance.
-        severity_column: ``"imagenet"`` or ``"cifar"`` overrides the choice by image size, for perturbations by name.
-        seed: Of the noise.
-
-    Returns:
-        The plan.
-
-    Raises:
-        ArgumentError: If a name is unknown, a severity is out of range or a list is empty.
-
-    Example:
-        >>> make_plan(severities=3).cells
-        [('gradcam', 'gaussian_noise', 3)]
-    """
-    cams = resolve_methods(methods)
-    given = [perturbations] if isinstance(perturbations, str) or callable(perturbations) else list(perturbations)
-    levels = [severities] if isinstance(severities, int) else list(severities)
-    if not given or not levels:
-        empty = "severities" if given else "perturbations"
-        raise ArgumentError(f"`{empty}` must hold at least one entry, got none.")
-    members = [resolve_member("perturb", each) for each in given]
-    labels = label_members(members)
-    if severity_column != "auto":
-        members = [
-            dataclasses.replace(member, column=severity_column) if isinstance(name, str) else member
-            for name, member in zip(given, members, strict=True)
-        ]
-    noises = tuple(
-        Noise(label, member_family(member), member, check_severity(severity))
-        for label, member in zip(labels, members, strict=True)
-        for severity in dict.fromkeys(levels)
-    )
-    return ProbePlan(
-        methods=dict(zip(label_members(cams), cams, strict=True)),
-        noises=noises,
-        segmenter=resolve_member("segment", segmenter),
-        similarity=resolve_member("compare", similarity),
-        seed=seed,
-    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,359 @@
+"""CAMRobustnessCallback: when to probe, which images, whom to tell."""
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from lightning_camrobust.compare.rbo import RankBiasedOverlap, Ties
+from lightning_camrobust.errors import ArgumentError, UnknownNameError
+from lightning_camrobust.explain import check_images
+from lightning_camrobust.gallery import Gallery, collect_gallery, picture_noises
+from lightning_camrobust.heldout import HeldOutImages, find_images
+from lightning_camrobust.isolation import observe_only
+from lightning_camrobust.layers import layer_by_name, resolve_target_layer
+from lightning_camrobust.pixels import PixelSpace, make_pixel_space, recognise_pixel_space
+from lightning_camrobust.plan import make_plan
+from lightning_camrobust.probe import probe
+from lightning_camrobust.report.tensorboard import tensorboard_writers, write_pictures
+from lightning_camrobust.severity import Column
+from lightning_camrobust.summary import Report, make_report, scores_to_log
+from lightning_camrobust.trace import layer_name
+from lightning_camrobust.types import CAMMethod, Comparison, Perturbation, Segmenter
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+    _Base = Callback
+else:
+    try:
+        # Two packages carry the same trainer; each accepts only callbacks of its own class, so ours is of both.
+        from pytorch_lightning import Callback as _OtherCallback
+
+        class _Base(Callback, _OtherCallback):
+            """A callback for trainers of `lightning.pytorch` and of `pytorch_lightning`."""
+
+    except ImportError:
+        _Base = Callback
+
+
+class CAMRobustnessCallback(_Base):
+    """Measure in each validation run whether the classifier still looks at the same place when images get noisy.
+
+    It takes the first ``num_samples`` validation images, disturbs copies of them, explains clean and noisy copies with
+    class activation maps, and logs how well the maps keep their order of segments. Training is not touched.
+
+    Logged are ``val_cam_robustness`` (first method, pooled over perturbations and severities; an empty set counts
+    as 1), ``val_cam_consistency``, ``val_cam_responsiveness``, ``val_cam_flip_rate``, ``val_cam_degenerate_rate``,
+    ``val_cam_num_images``, ``val_cam_seconds`` (``test_...`` in a test run), and for each method, perturbation and
+    severity ``cam_robustness/...``, ``cam_consistency/...`` and ``cam_flip_rate/...``.
+
+    Args:
+        methods: CAM methods; the first one gives the headline numbers.
+        perturbations: What is done to the images.
+        severities: Strengths, from 1 to 5.
+        target_layer: Module, dotted name in the LightningModule, or None for the last layer with a spatial output
+            that feeds the prediction.
+        segmenter: ``"quickshift"``, ``"slic"``, ``"grid"`` or an instance.
+        num_samples: How many images to probe.
+        every_n_epochs: Probe every n-th epoch of a fit; its first validation is always probed.
+        mean: What Normalize subtracted, in pixel units [0, 1]; None recognises the range of the images.
+        std: What Normalize divided by.
+        log_images: How many images are shown in the picture; 0 draws none.
+        seed: Of the noise.
+        prog_bar: Whether the robustness is shown in the progress bar.
+        prepare_batch: ``batch -> images (b, c, H, W)`` for batches whose images are not found by themselves.
+        chunk_size: How many images go through the network at once.
+        rbo_p: Patience of the rank-biased overlap, in (0, 1).
+        ties: Its tie rule, ``"b"``, ``"a"``, ``"w"`` or ``"stable"``.
+        severity_column: ``"imagenet"`` or ``"cifar"`` overrides the choice of severity values by image size.
+        name: Part of the log keys; give each of several callbacks its own.
+
+    Attributes:
+        report: The last full result as plain data, None before the first.
+        history: One row of headline numbers for each probed run.
+
+    Raises:
+        ArgumentError: If a name is unknown or a setting out of range.
+
+    Example:
+        >>> callback = CAMRobustnessCallback(methods=["gradcam", "hirescam"], severities=(1, 3))
+        >>> callback.report is None, callback.history
+        (True, [])
+    """
+
+    def __init__(
+        self,
+        methods: Sequence[str | CAMMethod] = ("gradcam",),
+        perturbations: Sequence[str | Perturbation] = (
+            "gaussian_noise",
+            "shot_noise",
+            "impulse_noise",
+            "speckle_noise",
+        ),
+        *,
+        severities: Sequence[int] = (1, 3, 5),
+        target_layer: nn.Module | str | None = None,
+        segmenter: str | Segmenter = "quickshift",
+        num_samples: int = 32,
+        every_n_epochs: int = 1,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        log_images: int = 4,
+        seed: int = 0,
+        prog_bar: bool = False,
+        prepare_batch: Callable[[Any], Any] | None = None,
+        chunk_size: int = 32,
+        rbo_p: float = 0.2,
+        ties: Ties = "b",
+        severity_column: Column = "auto",
+        name: str = "cam",
+    ) -> None:
+        super().__init__()
+        self._plan = make_plan(
+            methods,
+            perturbations,
+            severities=severities,
+            segmenter=segmenter,
+            similarity=RankBiasedOverlap(p=rbo_p, ties=ties),
+            severity_column=severity_column,
+            seed=seed,
+        )
+        self.target_layer = target_layer
+        self.num_samples = _whole("num_samples", num_samples, least=1)
+        self.every_n_epochs = _whole("every_n_epochs", every_n_epochs, least=1)
+        self.log_images = _whole("log_images", log_images, least=0)
+        self.chunk_size = _whole("chunk_size", chunk_size, least=1)
+        self.prog_bar = prog_bar
+        self.prepare_batch = prepare_batch
+        self.name = _slash_free(name)
+        self.report: Report | None = None
+        self.history: list[Report] = []
+        self._space: PixelSpace | None = make_pixel_space(mean, std)
+        self._run: _Run | None = None
+        self._runs_in_stage = 0
+
+    @property
+    def state_key(self) -> str:
+        """Key of this callback's state in a checkpoint; the same for every setting but the name."""
+        return self._generate_state_key(name=self.name)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the history and the pixel space as plain data, for checkpoints."""
+        space = None if self._space is None else {"mean": list(self._space.mean), "std": list(self._space.std)}
+        return {"history": [dict(row) for row in self.history], "pixel_space": space}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the history, and an estimated pixel space, of a checkpoint."""
+        self.history = [dict(row) for row in state_dict.get("history", [])]
+        space = state_dict.get("pixel_space")
+        if self._space is None and space is not None:
+            self._space = PixelSpace(tuple(space["mean"]), tuple(space["std"]))
+
+    def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
+        """Refuse a wrong layer name before anything runs."""
+        self._runs_in_stage = 0
+        if isinstance(self.target_layer, str):
+            try:
+                layer_by_name(pl_module, self.target_layer)
+            except UnknownNameError:
+                # Modules built in `configure_model` do not exist yet; the name is looked up again in each run.
+                if type(pl_module).configure_model is _plain_configure_model(pl_module):
+                    raise
+
+    def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
+        """Say so if no image ever came."""
+        if stage in ("fit", "validate", "test") and self._runs_in_stage == 0:
+            warnings.warn(
+                f"CAMRobustnessCallback: no images came during `{stage}`, so there is no {self.name} score. Give the "
+                "trainer a non-empty validation loader (test loader for test), and check `limit_val_batches`.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def on_validation_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Begin a run, unless it is not due."""
+        self._begin(trainer)
+
+    def on_test_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Begin a run."""
+        self._begin(trainer)
+
+    def on_validation_batch_start(
+        self, trainer: "Trainer", pl_module: "LightningModule", batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Take images before the user's own step can change them."""
+        self._take(trainer, pl_module, batch)
+
+    def on_test_batch_start(
+        self, trainer: "Trainer", pl_module: "LightningModule", batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Take images before the user's own step can change them."""
+        self._take(trainer, pl_module, batch)
+
+    def on_validation_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Probe what is left, sum up and log; early enough for EarlyStopping and ModelCheckpoint."""
+        self._finish(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Probe what is left, sum up and log."""
+        self._finish(trainer, pl_module)
+
+    def on_validation_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Draw, after the numbers are out."""
+        self._draw(trainer)
+
+    def on_test_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Draw, after the numbers are out."""
+        self._draw(trainer)
+
+    def _begin(self, trainer: "Trainer") -> None:
+        due = trainer.sanity_checking or self._is_due(trainer)
+        self._run = _Run(HeldOutImages(self.num_samples, self.chunk_size)) if due else None
+
+    def _is_due(self, trainer: "Trainer") -> bool:
+        fitting = trainer.state.fn == "fit"
+        return not fitting or self._runs_in_stage == 0 or trainer.current_epoch % self.every_n_epochs == 0
+
+    def _take(self, trainer: "Trainer", pl_module: "LightningModule", batch: Any) -> None:
+        if self._run is None or self._run.images.full:
+            return
+        with torch.inference_mode(False):
+            images = find_images(batch, self.prepare_batch)
+            if not len(images):
+                return
+            check_images(images)
+            if trainer.sanity_checking:
+                self._rehearse(trainer, pl_module, images)
+                return
+            for chunk in self._run.images.add(images):
+                self._probe(trainer, pl_module, chunk)
+
+    def _rehearse(self, trainer: "Trainer", pl_module: "LightningModule", images: Tensor) -> None:
+        """Let a wrong layer or output fail before the first epoch; nothing is measured, kept or logged."""
+        with observe_only(pl_module), trainer.precision_plugin.forward_context():
+            resolve_target_layer(pl_module, self.target_layer, images[:1].clone())
+        self._run = None
+
+    def _probe(self, trainer: "Trainer", pl_module: "LightningModule", images: Tensor) -> None:
+        assert self._run is not None
+        start = time.perf_counter()
+        with observe_only(pl_module), trainer.precision_plugin.forward_context():
+            if self._run.target_layer is None:
+                self._run.target_layer = self._choose_layer(pl_module, images)
+            if self._space is None:
+                self._space = recognise_pixel_space(images)
+            shown = self._shown(trainer)
+            result = probe(
+                pl_module,
+                images,
+                plan=self._plan,
+                target_layer=self._run.target_layer,
+                space=self._space,
+                keep_noises=picture_noises(self._plan) if shown else (),
+            )
+            self._run.comparisons.append(_on_host(result.comparison))
+            if shown:
+                self._run.gallery = collect_gallery(result, self._plan, count=self.log_images)
+        self._run.seconds += time.perf_counter() - start
+
+    def _choose_layer(self, pl_module: "LightningModule", images: Tensor) -> nn.Module:
+        layer = resolve_target_layer(pl_module, self.target_layer, images)
+        if self.target_layer is None and not self.history:
+            rank_zero_info(
+                f"CAMRobustnessCallback explains layer {layer_name(pl_module, layer)}, the last one with a spatial "
+                "output. Choose another with CAMRobustnessCallback(target_layer=...)."
+            )
+        return layer
+
+    def _shown(self, trainer: "Trainer") -> bool:
+        assert self._run is not None
+        return self.log_images > 0 and self._run.gallery is None and bool(tensorboard_writers(trainer.loggers))
+
+    def _finish(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        if self._run is None or trainer.sanity_checking:
+            return
+        with torch.inference_mode(False):
+            for chunk in self._run.images.rest():
+                self._probe(trainer, pl_module, chunk)
+        if not self._run.comparisons:
+            return
+        self._runs_in_stage += 1
+        start = time.perf_counter()
+        stage = "test" if trainer.testing else "val"
+        report = make_report(self._run.comparisons, self._plan.cells)
+        if report["num_images"] < self.num_samples and not self.history:
+            rank_zero_info(
+                f"CAMRobustnessCallback: num_samples={self.num_samples}, but only {report['num_images']} images came; "
+                "the score rests on these."
+            )
+        seconds = self._run.seconds + time.perf_counter() - start
+        where = {"stage": stage, "epoch": trainer.current_epoch, "step": trainer.global_step}
+        self.report = {**where, **report, "seconds": seconds}
+        self.history.append({key: value for key, value in self.report.items() if key not in ("cells", "pooled")})
+        self._log(pl_module, scores_to_log(self.report, stage=stage, name=self.name), stage)
+
+    def _log(self, pl_module: "LightningModule", scores: dict[str, float], stage: str) -> None:
+        if self.report is not None and self.report["robustness"] is None:
+            warnings.warn(
+                f"CAMRobustnessCallback: no pair of maps could be scored in epoch {self.report['epoch']} "
+                f"({self.report['num_images']} images, all maps flat, zero or NaN), so "
+                f"`{stage}_{self.name}_robustness` is not logged. Look at the network's outputs, or name another `target_layer`.",
+                UserWarning,
+                stacklevel=2,
+            )
+        dtype = torch.float32 if pl_module.device.type == "mps" else torch.float64
+        for key, value in scores.items():
+            shown = self.prog_bar and key == f"{stage}_{self.name}_robustness"
+            number = torch.tensor(value, dtype=dtype, device=pl_module.device)
+            pl_module.log(key, number, on_step=False, on_epoch=True, prog_bar=shown, batch_size=1)
+
+    def _draw(self, trainer: "Trainer") -> None:
+        if self._run is None or trainer.sanity_checking or self.report is None or not self._run.comparisons:
+            return
+        if self.log_images > 0:
+            writers = tensorboard_writers(trainer.loggers)
+            write_pictures(writers, self._run.gallery, self.report, name=self.name, step=trainer.global_step)
+        self._run = None
+
+
+class _Run:
+    """What one validation run has gathered so far."""
+
+    def __init__(self, images: HeldOutImages) -> None:
+        self.images = images
+        self.comparisons: list[Comparison] = []
+        self.gallery: Gallery | None = None
+        self.target_layer: nn.Module | None = None
+        self.seconds = 0.0
+
+
+def _on_host(comparison: Comparison) -> Comparison:
+    return Comparison(comparison.similarity.cpu(), comparison.same_class.cpu(), comparison.rankable.cpu())
+
+
+def _plain_configure_model(pl_module: "LightningModule") -> Any:
+    """Return the method that Lightning itself defines, in whichever of the two packages the module is from."""
+    owners = [kind for kind in type(pl_module).__mro__ if "configure_model" in vars(kind)]
+    return vars(owners[-1])["configure_model"]
+
+
+def _whole(argument: str, value: int, *, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ArgumentError(
+            f"CAMRobustnessCallback: `{argument}` must be a whole number of at least {least}, got {value!r}."
+        )
+    return value
+
+
+def _slash_free(name: str) -> str:
+    if not isinstance(name, str) or not name or "/" in name:
+        raise ArgumentError(
+            f"CAMRobustnessCallback: `name` must be a word without '/', as it is part of a monitor key; got {name!r}."
+        )
+    return name

@@ -1,0 +1,136 @@
+"""Compare the maps of clean and noisy images, segment by segment."""
+
+import torch
+from torch import Tensor
+
+from lightning_camrobust.errors import ArgumentError
+from lightning_camrobust.pooling import build_pooling, pool_maps, rankable_maps, snap_ties
+from lightning_camrobust.types import Comparison, Similarity
+
+
+class SegmentPooling:
+    """The segments of a batch, ready to score maps of any size.
+
+    Args:
+        segments: Labels ``(b, H, W)`` integers.
+
+    Example:
+        >>> pooling = SegmentPooling(torch.tensor([[[0, 0], [1, 1]]]))
+        >>> scores, present, rankable = pooling.score(torch.tensor([[[1.0, 3.0], [0.0, 0.0]]]))
+        >>> scores, rankable
+        (tensor([[666667.,      0.]], dtype=torch.float64), tensor([True]))
+    """
+
+    def __init__(self, segments: Tensor) -> None:
+        self.segments = segments
+        self._operators: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def score(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return rank scores ``(b, s)`` float64, existing segments ``(b, s)`` bool and rankable maps ``(b,)`` bool."""
+        size = (int(maps.shape[1]), int(maps.shape[2]))
+        if size not in self._operators:
+            self._operators[size] = build_pooling(self.segments, map_size=size)
+        operator, present = self._operators[size]
+        return snap_ties(pool_maps(maps, operator), maps), present, rankable_maps(maps, present)
+
+
+def compare_maps(
+    clean_maps: Tensor,
+    noisy_maps: Tensor,
+    clean_classes: Tensor,
+    noisy_classes: Tensor,
+    segments: Tensor,
+    *,
+    similarity: Similarity,
+) -> Comparison:
+    """Compare ready maps, from whatever library.
+
+    Args:
+        clean_maps: ``(b, h, w)`` float, any scale.
+        noisy_maps: The same shape.
+        clean_classes: Predicted class of the clean images, ``(b,)`` integers.
+        noisy_classes: Predicted class of the noisy images, ``(b,)`` integers.
+        segments: Labels ``(b, H, W)`` of the clean images, at least as large as the maps; negative labels are ignored.
+        similarity: How two score rows are compared.
+
+    Returns:
+        The comparison, fields ``(b,)``.
+
+    Raises:
+        ArgumentError: If shapes or types do not fit.
+
+    Example:
+        >>> from lightning_camrobust.compare.rbo import RankBiasedOverlap
+        >>> maps, classes = torch.rand(1, 2, 2), torch.tensor([3])
+        >>> segments = torch.tensor([[[0, 0], [1, 1]]])
+        >>> compare_maps(maps, maps, classes, classes, segments, similarity=RankBiasedOverlap()).similarity
+        tensor([1.], dtype=torch.float64)
+    """
+    _check_maps(clean_maps, noisy_maps)
+    batch = len(clean_maps)
+    for name, classes in (("clean_classes", clean_classes), ("noisy_classes", noisy_classes)):
+        if classes.shape != (batch,) or classes.is_floating_point():
+            raise ArgumentError(
+                f"`{name}` must be ({batch},) integers, one predicted class a map; "
+                f"got {classes.dtype} {tuple(classes.shape)}."
+            )
+    if segments.dim() != 3 or len(segments) != batch:
+        raise ArgumentError(
+            f"`segments` must be labels ({batch}, H, W), one picture a map; got {tuple(segments.shape)}. "
+            "segment_images() makes them from the clean images."
+        )
+    pooling = SegmentPooling(segments)
+    clean, present, clean_ok = pooling.score(clean_maps)
+    noisy, _, noisy_ok = pooling.score(noisy_maps)
+    return compare_scores(
+        clean,
+        noisy,
+        present,
+        similarity=similarity,
+        same_class=clean_classes == noisy_classes,
+        rankable=clean_ok & noisy_ok,
+    )
+
+
+def compare_scores(
+    clean: Tensor, noisy: Tensor, present: Tensor, *, similarity: Similarity, same_class: Tensor, rankable: Tensor
+) -> Comparison:
+    """Compare segment scores; pairs that cannot be ranked get NaN, never a number.
+
+    Args:
+        clean: ``(b, s)`` float64.
+        noisy: ``(b, s)`` float64.
+        present: ``(b, s)`` bool.
+        similarity: How two score rows are compared.
+        same_class: ``(b,)`` bool.
+        rankable: ``(b,)`` bool.
+
+    Returns:
+        The comparison.
+
+    Example:
+        >>> from lightning_camrobust.compare.rbo import RankBiasedOverlap
+        >>> row, yes = torch.tensor([[1.0, 2.0]]), torch.tensor([True])
+        >>> compare_scores(row, row, row > 0, similarity=RankBiasedOverlap(), same_class=yes, rankable=~yes).similarity
+        tensor([nan], dtype=torch.float64)
+    """
+    values = similarity(clean, noisy, present=present)
+    return Comparison(
+        similarity=torch.where(rankable, values, torch.full_like(values, torch.nan)),
+        same_class=same_class,
+        rankable=rankable,
+    )
+
+
+def _check_maps(clean_maps: Tensor, noisy_maps: Tensor) -> None:
+    for name, maps in (("clean_maps", clean_maps), ("noisy_maps", noisy_maps)):
+        if not isinstance(maps, Tensor) or maps.dim() != 3 or not maps.is_floating_point():
+            came = f"{maps.dtype} {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
+            raise ArgumentError(
+                f"`{name}` must be float maps (b, h, w), got {came}. Drop a channel axis with maps[:, 0]."
+            )
+    if clean_maps.shape != noisy_maps.shape:
+        raise ArgumentError(
+            f"`clean_maps` and `noisy_maps` must have equal shape (b, h, w), got {tuple(clean_maps.shape)} and "
+            f"{tuple(noisy_maps.shape)}. Explain clean and noisy images with the same layer."
+        )

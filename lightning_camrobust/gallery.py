@@ -1,0 +1,100 @@
+"""Keep what a picture of a few images needs, on the host."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lightning_camrobust.plan import ProbePlan
+from lightning_camrobust.probe import ProbeResult, View
+
+# More columns than this are too small to read in TensorBoard.
+MAX_NOISES = 4
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One copy of an image, and where the network looks.
+
+    Attributes:
+        pixels: ``(c, H, W)`` in [0, 1].
+        heat: Map ``(h, w)``.
+        top_segment: ``(H, W)`` bool, the segment ranked first.
+        predicted: Class.
+        title: What is shown: "clean", or perturbation and severity.
+        similarity: To the clean map; None for the clean copy itself or a map that cannot be ranked.
+    """
+
+    pixels: Tensor
+    heat: Tensor
+    top_segment: Tensor
+    predicted: int
+    title: str
+    similarity: float | None = None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Some images, each with its clean panel first and the noisy ones after it.
+
+    Attributes:
+        rows: Panels by image.
+        method: The CAM method shown.
+    """
+
+    rows: list[list[Panel]]
+    method: str
+
+
+def picture_noises(plan: ProbePlan) -> list[int]:
+    """Choose the noises to show: each perturbation at the middle one of its severities.
+
+    Args:
+        plan: What is measured.
+
+    Returns:
+        Indices into ``plan.noises``, four at most.
+
+    Example:
+        >>> from lightning_camrobust.plan import make_plan
+        >>> picture_noises(make_plan(perturbations=("gaussian_noise", "shot_noise"), severities=(1, 3, 5)))
+        [1, 4]
+    """
+    by_label: dict[str, list[int]] = {}
+    for index, noise in enumerate(plan.noises):
+        by_label.setdefault(noise.label, []).append(index)
+    return [indices[len(indices) // 2] for indices in by_label.values()][:MAX_NOISES]
+
+
+def collect_gallery(result: ProbeResult, plan: ProbePlan, *, count: int) -> Gallery:
+    """Copy the first images of a probe to the host.
+
+    Args:
+        result: A probe with the views of :func:`picture_noises`.
+        plan: What was measured.
+        count: How many images.
+
+    Returns:
+        The gallery, of the plan's first method.
+    """
+    count = min(count, len(result.segments))
+    rows = [[_panel(result.clean, result.segments, index, "clean", None)] for index in range(count)]
+    for noise_index, view in result.noisy.items():
+        noise = plan.noises[noise_index]
+        cell = noise_index * len(plan.methods)
+        for index, row in enumerate(rows):
+            similarity = float(result.comparison.similarity[index, cell])
+            known = None if similarity != similarity else similarity
+            row.append(_panel(view, result.segments, index, f"{noise.label} {noise.severity}", known))
+    return Gallery(rows, next(iter(plan.methods)))
+
+
+def _panel(view: View, segments: Tensor, index: int, title: str, similarity: float | None) -> Panel:
+    labels = segments[index]
+    return Panel(
+        pixels=view.pixels[index].detach().float().cpu(),
+        heat=view.maps[index].detach().float().cpu(),
+        top_segment=(labels == view.scores[index].argmax()).cpu(),
+        predicted=int(view.classes[index]),
+        title=title,
+        similarity=similarity,
+    )

@@ -1,0 +1,130 @@
+"""From the comparisons of one validation run to a report in plain data, and to the numbers that are logged."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from lightning_camrobust.stability import StabilitySums, sum_up
+from lightning_camrobust.types import Comparison
+
+Report = dict[str, Any]
+# Below this many pairs in a set its mean says little; the report flags it.
+LOW_SUPPORT = 30
+
+
+def make_report(comparisons: Sequence[Comparison], cells: Sequence[tuple[str, str, int]]) -> Report:
+    """Sum a run up.
+
+    Args:
+        comparisons: One a chunk, fields ``(images, cells)``.
+        cells: Method, perturbation and severity of each cell.
+
+    Returns:
+        Plain data, None where a score is undefined: ``num_images``; ``cells``, one row a cell; ``pooled``, one row a
+        method, pooled over perturbations and severities; and the headline of the first method at the top level
+        (``robustness`` and so on by the vacuous rule: an empty set counts as 1).
+
+    Example:
+        >>> yes = torch.tensor([[True]])
+        >>> comparison = Comparison(torch.tensor([[0.5]]), same_class=yes, rankable=yes)
+        >>> report = make_report([comparison], [("gradcam", "gaussian_noise", 1)])
+        >>> report["robustness"], report["pooled"][0]["robustness"], report["flip_rate"]
+        (0.5, None, 0.0)
+    """
+    whole = Comparison(
+        similarity=torch.cat([each.similarity for each in comparisons]),
+        same_class=torch.cat([each.same_class for each in comparisons]),
+        rankable=torch.cat([each.rankable for each in comparisons]),
+    )
+    sums = sum_up(whole)
+    methods = list(dict.fromkeys(method for method, _, _ in cells))
+    pooled = [
+        {"method": method, **_row(_select(sums, [cell[0] == method for cell in cells]).pooled())} for method in methods
+    ]
+    rows = [
+        {"method": method, "perturbation": noise, "severity": severity, **_row(_select(sums, [index]).pooled())}
+        for index, (method, noise, severity) in enumerate(cells)
+    ]
+    first = _select(sums, [cell[0] == methods[0] for cell in cells]).pooled()
+    return {"num_images": len(whole.similarity), **_headline(first), "pooled": pooled, "cells": rows}
+
+
+def scores_to_log(report: Report, *, stage: str, name: str) -> dict[str, float]:
+    """Choose what is logged.
+
+    Args:
+        report: From :func:`make_report`, with ``seconds``.
+        stage: ``"val"`` or ``"test"``, in front of the headline's keys.
+        name: Tells several callbacks apart, ``"cam"`` by default.
+
+    Returns:
+        Finite numbers by log key. What is undefined even by the vacuous rule (no scored pair) is left out.
+
+    Example:
+        >>> report = {"robustness": 0.5, "flip_rate": None, "num_images": 2, "cells": []}
+        >>> scores_to_log(report, stage="val", name="cam")
+        {'val_cam_robustness': 0.5, 'val_cam_num_images': 2.0}
+    """
+    logged = {
+        f"{stage}_{name}_{key}": report[key]
+        for key in (*_SCORES, "num_images", "seconds")
+        if report.get(key) is not None
+    }
+    for row in report["cells"]:
+        where = f"{row['method']}/{row['perturbation']}/{row['severity']}"
+        for key, value in (
+            ("robustness", row["robustness_vacuous"]),
+            ("consistency", row["consistency_vacuous"]),
+            ("flip_rate", row["flip_rate"]),
+        ):
+            if value is not None:
+                logged[f"{name}_{key}/{where}"] = value
+    return {key: float(value) for key, value in logged.items()}
+
+
+_SCORES = ("robustness", "consistency", "responsiveness", "flip_rate", "degenerate_rate")
+
+
+def _select(sums: StabilitySums, chosen: list[bool] | list[int]) -> StabilitySums:
+    index = torch.tensor(chosen)
+    return StabilitySums(
+        sums.same_similarity[index],
+        sums.same_count[index],
+        sums.changed_dissimilarity[index],
+        sums.changed_count[index],
+        sums.degenerate_count[index],
+    )
+
+
+def _headline(sums: StabilitySums) -> Report:
+    return {
+        "robustness": _plain(sums.robustness("vacuous")),
+        "consistency": _plain(sums.consistency("vacuous")),
+        "responsiveness": _plain(sums.responsiveness("vacuous")),
+        "flip_rate": _plain(sums.flip_rate()),
+        "degenerate_rate": _plain(sums.degenerate_rate()),
+    }
+
+
+def _row(sums: StabilitySums) -> Report:
+    same, changed = int(sums.same_count), int(sums.changed_count)
+    return {
+        "robustness": _plain(sums.robustness()),
+        "consistency": _plain(sums.consistency()),
+        "responsiveness": _plain(sums.responsiveness()),
+        "robustness_vacuous": _plain(sums.robustness("vacuous")),
+        "consistency_vacuous": _plain(sums.consistency("vacuous")),
+        "flip_rate": _plain(sums.flip_rate()),
+        "degenerate_rate": _plain(sums.degenerate_rate()),
+        "same_count": same,
+        "changed_count": changed,
+        "degenerate_count": int(sums.degenerate_count),
+        "low_support": min(same, changed) < LOW_SUPPORT,
+    }
+
+
+def _plain(value: torch.Tensor) -> float | None:
+    number = float(value)
+    return None if math.isnan(number) else number
