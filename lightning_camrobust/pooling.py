@@ -32,6 +32,9 @@ def build_pooling(segments: Tensor, *, map_size: tuple[int, int]) -> tuple[Tenso
                 [0.0000, 0.0000, 0.5000, 0.5000]], dtype=torch.float64)
     """
     _check_segments(segments, map_size)
+    if not len(segments):
+        empty = torch.zeros(0, 1, map_size[0] * map_size[1], dtype=torch.float64, device=segments.device)
+        return empty, torch.zeros(0, 1, dtype=torch.bool, device=segments.device)
     rows = _upsampling(map_size[0], segments.shape[1], like=segments)
     columns = _upsampling(map_size[1], segments.shape[2], like=segments)
     count = max(int(segments.max()) + 1, 1)
@@ -123,4 +126,9 @@ def _check_segments(segments: Tensor, map_size: tuple[int, int]) -> None:
         raise ArgumentError(
             f"`segments` must be at least as large as the maps, got segments {(height, width)} for maps {map_size}. "
             "Segment the image at its own size."
+        )
+    if segments.numel() and int(segments.max()) >= height * width:
+        raise ArgumentError(
+            f"`segments` must be numbered from 0 without large gaps, got label {int(segments.max())} in pictures of "
+            f"{height * width} pixels. Renumber each picture with torch.unique(labels, return_inverse=True)."
         )

@@ -68,7 +68,7 @@ def draw_severity_curves(report: dict[str, Any]) -> "Figure":
         axes.grid(alpha=0.25)
     figure.get_axes()[0].legend(fontsize=8)
     figure.suptitle(
-        f"{method}, {report['num_images']} images. No point where no prediction was kept, or for robustness none changed.",
+        f"{method}, {report['num_images']} images. Robustness is shown where some predictions changed and some stayed.",
         fontsize=9.5,
     )
     return figure
