@@ -81,3 +81,35 @@ class VGGLike(nn.Module):
 
     def forward(self, images):
         return self.classifier(torch.flatten(self.features(images), 1))
+
+
+class _Block(nn.Module):
+    def __init__(self, width_in, width, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.stride, self.missing = stride, width - width_in
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        half = self.missing // 2
+        return torch.relu(y + nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, half)))
+
+
+class ResNetCIFAR(nn.Module):
+    """ResNet-20 (three blocks a stage) or ResNet-56 (nine), He et al. 2016, in the CIFAR variant."""
+
+    def __init__(self, blocks):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        stages = [(16, 16, 1), (16, 32, 2), (32, 64, 2)]
+        for index, (before, after, stride) in enumerate(stages, start=1):
+            rest = [_Block(after, after, 1) for _ in range(blocks - 1)]
+            self.add_module(f"layer{index}", nn.Sequential(_Block(before, after, stride), *rest))
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = self.layer3(self.layer2(self.layer1(torch.relu(self.bn1(self.conv1(x))))))
+        return self.linear(x.mean(dim=(2, 3)))
