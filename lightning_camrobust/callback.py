@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from lightning.pytorch import Callback
@@ -21,8 +21,11 @@ from lightning_camrobust.report.tensorboard import tensorboard_writers, write_pi
 from lightning_camrobust.session import ProbeSession
 from lightning_camrobust.severity import Column
 from lightning_camrobust.summary import Report, scores_to_log
-from lightning_camrobust.trace import layer_name, trace
-from lightning_camrobust.types import CAMMethod, Perturbation, Segmenter
+from lightning_camrobust.trace import trace
+
+# A member's name or a ready-made one. Not the narrower protocols of `types`: jsonargparse reads those as factories and
+# then refuses a class path in YAML; and the callable comes first, or a class path would stay a plain string.
+Member: TypeAlias = Callable[..., Any] | str
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -87,8 +90,8 @@ class CAMRobustnessCallback(_Base):
 
     def __init__(
         self,
-        methods: Sequence[str | CAMMethod] = ("gradcam",),
-        perturbations: Sequence[str | Perturbation] = (
+        methods: Sequence[Member] = ("gradcam",),
+        perturbations: Sequence[Member] = (
             "gaussian_noise",
             "shot_noise",
             "impulse_noise",
@@ -97,7 +100,7 @@ class CAMRobustnessCallback(_Base):
         *,
         severities: Sequence[int] = (1, 3, 5),
         target_layer: nn.Module | str | None = None,
-        segmenter: str | Segmenter = "quickshift",
+        segmenter: Member = "quickshift",
         num_samples: int = 32,
         every_n_epochs: int = 1,
         mean: float | Sequence[float] | None = None,
@@ -259,23 +262,23 @@ class CAMRobustnessCallback(_Base):
         self._runs_in_stage += 1
         self._space = self._session.space
         stage = "test" if trainer.testing else "val"
-        self._tell_once(pl_module, self._session.layer, found["num_images"])
+        self._tell_once(found)
         self.report = {"stage": stage, "epoch": trainer.current_epoch, "step": trainer.global_step, **found}
         self.history.append({key: value for key, value in self.report.items() if key not in ("cells", "pooled")})
         self._log(pl_module, scores_to_log(self.report, stage=stage, name=self.name), stage)
 
-    def _tell_once(self, pl_module: "LightningModule", layer: nn.Module | None, num_images: int) -> None:
+    def _tell_once(self, found: Report) -> None:
         if self._told:
             return
         self._told = True
-        if self.target_layer is None and layer is not None:
+        if self.target_layer is None:
             rank_zero_info(
-                f"CAMRobustnessCallback explains layer {layer_name(pl_module, layer)}, the last one with a spatial "
+                f"CAMRobustnessCallback explains layer {found['target_layer']!r}, the last one with a spatial "
                 "output. Choose another with CAMRobustnessCallback(target_layer=...)."
             )
-        if num_images < self.num_samples:
+        if found["num_images"] < self.num_samples:
             rank_zero_info(
-                f"CAMRobustnessCallback: num_samples={self.num_samples}, but only {num_images} images came; "
+                f"CAMRobustnessCallback: num_samples={self.num_samples}, but only {found['num_images']} images came; "
                 "the score rests on these."
             )
 

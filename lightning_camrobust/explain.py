@@ -25,7 +25,8 @@ def compute_cams(
 
     Args:
         model: A classifier mapping ``(b, c, H, W)`` to logits ``(b, k)``, run in eval mode whatever mode it is in.
-        images: ``(b, c, H, W)`` float, in the model's input units, on the model's device.
+        images: ``(b, c, H, W)`` float, in the model's input units, on the model's device; or volumes
+            ``(b, c, D, H, W)``, whose maps are ``(b, d, h, w)``.
         methods: Names (``"gradcam"``, ``"gradcam_plusplus"``, ``"xgradcam"``, ``"hirescam"``, ``"layercam"``,
             ``"eigencam"``, ``"ablationcam"``, ``"pytorch_grad_cam:<ClassName>"``) or ready-made instances.
         target_layer: A module, its dotted name, or None for the last layer with a spatial output that feeds the
@@ -47,7 +48,7 @@ def compute_cams(
         {'gradcam': (5, 6, 6), 'hirescam': (5, 6, 6)}
     """
     members = resolve_methods(methods)
-    check_images(images)
+    check_images(images, volumes=True)
     with observe_only(model):
         inputs = images.detach().clone()
         layer = resolve_target_layer(model, target_layer, inputs)
@@ -77,11 +78,12 @@ def resolve_methods(methods: Sequence[str | CAMMethod] | str | CAMMethod) -> lis
     return [resolve_member("cams", each) for each in given]
 
 
-def check_images(images: Tensor) -> None:
+def check_images(images: Tensor, *, volumes: bool = False) -> None:
     """Check that a tensor is a batch of images that a network can be probed with.
 
     Args:
         images: What was given.
+        volumes: Whether ``(b, c, D, H, W)`` is accepted as well.
 
     Raises:
         ArgumentError: If it is no float tensor ``(b, c, H, W)`` with at least one image and finite pixels.
@@ -91,7 +93,7 @@ def check_images(images: Tensor) -> None:
     """
     if not isinstance(images, Tensor):
         raise ArgumentError(f"`images` must be a tensor (b, c, H, W), got {type(images).__name__}.")
-    if images.dim() != 4:
+    if images.dim() != 4 and not (volumes and images.dim() == 5):
         raise ArgumentError(
             f"`images` must be 4-d (b, c, H, W), got {images.dim()}-d with shape {tuple(images.shape)}. "
             "Add a batch axis to a single image with images[None]."

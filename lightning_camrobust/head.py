@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_camrobust.errors import ModelError
+from lightning_camrobust.logits import as_logits
 from lightning_camrobust.replay import Recording, record, replayed
 
 _Strategy = Callable[[int, Tensor], Tensor]
@@ -71,10 +72,10 @@ class HeadRunner:
                 with torch.no_grad():
                     logits = self._strategies[0](index, batch)
                 if self._reproduces(index, logits, len(batch)):
-                    return _two_columns(logits[1:])
+                    return logits[1:]
             except torch.cuda.OutOfMemoryError:
                 raise
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            except (RuntimeError, ValueError, IndexError) as error:
                 failure = error
             self._strategies.pop(0)
         raise ModelError(
@@ -83,12 +84,10 @@ class HeadRunner:
             "mixes the images of a batch; ablation needs neither. Use a gradient method such as 'gradcam'."
         ) from failure
 
-    def _reproduces(self, index: int, logits: object, rows: int) -> bool:
-        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != rows:
+    def _reproduces(self, index: int, logits: Tensor, rows: int) -> bool:
+        if len(logits) != rows:
             return False
-        wanted, got = self._logits[index].double(), _two_columns(logits[:1])[0].double()
-        if wanted.shape != got.shape:
-            return False
+        wanted, got = self._logits[index].double(), logits[0].double()
         tolerance = _TOLERANCE.get(self._activation.dtype, 5e-2)
         # NaN logits (a diverged network) reproduce themselves; the maps are then counted as degenerate.
         return torch.allclose(got, wanted, rtol=0, atol=tolerance * float(wanted.abs().max()), equal_nan=True) or bool(
@@ -97,7 +96,7 @@ class HeadRunner:
 
     def _swap(self, index: int, activations: Tensor) -> Tensor:
         with _last_output_replaced(self._layer, activations, runs=self._runs):
-            return self._as_tensor(self._model(self._images[index : index + 1]))
+            return as_logits(self._model(self._images[index : index + 1]), batch_size=len(activations))
 
     def _replay(self, index: int, activations: Tensor) -> Tensor:
         return self._replayed(index, activations, writable=False)
@@ -109,24 +108,14 @@ class HeadRunner:
         if self._recorded is None or self._recorded[0] != index:
             self._recorded = (index, record(self._model, self._layer, self._images[index : index + 1]))
         with replayed(self._recorded[1], activations, writable=writable):
-            return self._as_tensor(self._model(self._copies(index, len(activations))))
+            return as_logits(self._model(self._copies(index, len(activations))), batch_size=len(activations))
 
     def _repeat(self, index: int, activations: Tensor) -> Tensor:
         with _last_output_replaced(self._layer, activations, runs=self._runs):
-            return self._as_tensor(self._model(self._copies(index, len(activations))))
+            return as_logits(self._model(self._copies(index, len(activations))), batch_size=len(activations))
 
     def _copies(self, index: int, count: int) -> Tensor:
         return self._images[index : index + 1].expand(count, *self._images.shape[1:])
-
-    @staticmethod
-    def _as_tensor(output: object) -> Tensor:
-        if not isinstance(output, Tensor):
-            raise TypeError(f"expected a tensor of logits, got {type(output).__name__}")
-        return output
-
-
-def _two_columns(logits: Tensor) -> Tensor:
-    return torch.cat([-logits, logits], dim=1) if logits.shape[1] == 1 else logits
 
 
 @contextmanager

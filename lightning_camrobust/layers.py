@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_camrobust.errors import ArgumentError, NoSpatialLayerError, UnknownNameError, nearest_names
+from lightning_camrobust.logits import as_logits
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,7 @@ def find_target_layer(model: nn.Module, images: Tensor) -> nn.Module:
     """
     with torch.enable_grad():
         calls, output = _record_spatial_calls(model, images[:1].detach().clone().requires_grad_())
-        score = output.float().sum() if isinstance(output, Tensor) and output.requires_grad else None
-        chosen = _last_that_feeds(calls, score)
+        chosen = _last_that_feeds(calls, as_logits(output, batch_size=1))
     if chosen is None:
         raise NoSpatialLayerError(
             f"{type(model).__name__}: no layer with a spatial output (b, c, h, w), h*w > 1, feeds the prediction, so "
@@ -123,9 +123,9 @@ def _record_spatial_calls(model: nn.Module, image: Tensor) -> tuple[list[_Call],
 
     def listen(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def hook(_module: nn.Module, _args: object, output: object) -> Tensor | None:
-            if not isinstance(output, Tensor) or output.dim() != 4 or not output.is_floating_point():
+            if not isinstance(output, Tensor) or output.dim() != image.dim() or not output.is_floating_point():
                 return None
-            if output.shape[-1] * output.shape[-2] <= 1:
+            if output.shape[2:].numel() <= 1:
                 return None
             if output.requires_grad:
                 calls.append(_Call(name, module, output, output._version))
@@ -147,10 +147,10 @@ def _record_spatial_calls(model: nn.Module, image: Tensor) -> tuple[list[_Call],
     return calls, output
 
 
-def _last_that_feeds(calls: list[_Call], score: Tensor | None) -> nn.Module | None:
-    if score is None or not calls:
+def _last_that_feeds(calls: list[_Call], logits: Tensor) -> nn.Module | None:
+    if not logits.requires_grad or not calls:
         return None
-    gradients = torch.autograd.grad(score, [call.output for call in calls], allow_unused=True)
+    gradients = torch.autograd.grad(logits.sum(), [call.output for call in calls], allow_unused=True)
     feeding = [call for call, gradient in zip(calls, gradients, strict=True) if gradient is not None]
     if not feeding:
         return None
@@ -160,6 +160,24 @@ def _last_that_feeds(calls: list[_Call], score: Tensor | None) -> nn.Module | No
     times_run = Counter(id(call.module) for call in calls)
     once = [call for call in same_tensor if times_run[id(call.module)] == 1]
     return (once or same_tensor)[0].module
+
+
+def layer_name(model: nn.Module, layer: nn.Module) -> str:
+    """Return the dotted name of a layer.
+
+    Args:
+        model: The network.
+        layer: A module of it.
+
+    Returns:
+        The name, or the module's class if it is not part of the network.
+
+    Example:
+        >>> net = nn.Sequential(nn.ReLU())
+        >>> layer_name(net, net[0])
+        '0'
+    """
+    return next((name for name, module in model.named_modules() if module is layer), type(layer).__name__)
 
 
 def _short(module: nn.Module) -> str:

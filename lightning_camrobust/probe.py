@@ -84,14 +84,15 @@ def probe(
     keys = image_keys(pixels)
     segments = segment_images(pixels, plan.segmenter)
     pooling = SegmentPooling(segments)
-    clean = _explain(trace(model, images, target_layer=target_layer), plan)
+    clean_pass = trace(model, images, target_layer=target_layer)
+    clean = _explain(clean_pass, plan)
     clean_scores = {label: pooling.score(maps) for label, maps in clean.maps.items()}
     comparisons, views = [], {}
     for index, noise in enumerate(plan.noises):
         randomness = ImageRandomness(keys, plan.seed, noise.family, noise.severity)
         noisy_pixels = noise.perturbation(pixels, severity=noise.severity, randomness=randomness)
         noisy_images = space.from_pixels(noisy_pixels, pixels=pixels, inputs=images)
-        noisy = _explain(trace(model, noisy_images, target_layer=target_layer), plan)
+        noisy = _explain(trace(model, noisy_images, target_layer=target_layer, runs=clean_pass.runs), plan)
         for label, maps in noisy.maps.items():
             before, present, before_ok = clean_scores[label]
             after, _, after_ok = pooling.score(maps)

@@ -11,7 +11,7 @@ from lightning_camrobust.explain import check_images
 from lightning_camrobust.gallery import Gallery, collect_gallery, picture_noises
 from lightning_camrobust.heldout import HeldOutImages
 from lightning_camrobust.isolation import observe_only
-from lightning_camrobust.layers import resolve_target_layer
+from lightning_camrobust.layers import layer_name, resolve_target_layer
 from lightning_camrobust.pixels import PixelSpace, recognise_pixel_space
 from lightning_camrobust.plan import ProbePlan
 from lightning_camrobust.probe import probe
@@ -102,7 +102,8 @@ class ProbeSession:
             return None
         start = time.perf_counter()
         report = make_report(self._comparisons, self.plan.cells)
-        return {**report, "seconds": self._seconds + time.perf_counter() - start}
+        layer = "" if self.layer is None else layer_name(model, self.layer)
+        return {**report, "target_layer": layer, "seconds": self._seconds + time.perf_counter() - start}
 
     def _probe(self, model: nn.Module, images: Tensor) -> None:
         start = time.perf_counter()

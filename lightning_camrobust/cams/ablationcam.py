@@ -33,7 +33,7 @@ class AblationCAM:
     def __call__(self, trace: Trace) -> Tensor:
         """Return maps ``(b, h, w)``, zero or above."""
         weights = torch.stack([self._drops(trace, index) for index in range(len(trace.images))])
-        return (weights[:, :, None, None] * trace.activation).sum(dim=1).relu()
+        return (_beside(weights, trace.activation) * trace.activation).sum(dim=1).relu()
 
     def _drops(self, trace: Trace, index: int) -> Tensor:
         activation, explained = trace.activation[index], trace.classes[index]
@@ -45,11 +45,16 @@ class AblationCAM:
 
 def _ablated_drops(trace: Trace, index: int, channels: Tensor, explained: Tensor) -> Tensor:
     kept = channels[:, None] != torch.arange(trace.activation.shape[1], device=channels.device)
-    copies = trace.activation[index] * kept[:, :, None, None]
+    copies = trace.activation[index] * _beside(kept, trace.activation)
     logits = trace.head(index, copies).to(trace.activation.dtype)
     return trace.logits[index].gather(0, explained[None]).to(logits.dtype) - logits.gather(
         1, explained.expand(len(logits), 1)
     ).squeeze(1)
+
+
+def _beside(values: Tensor, activation: Tensor) -> Tensor:
+    """Give ``(n, c)`` the axes of the cells, so that it multiplies activations."""
+    return values.reshape(*values.shape, *[1] * (activation.dim() - 2))
 
 
 EXAMPLES = (AblationCAM(),)

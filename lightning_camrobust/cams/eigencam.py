@@ -26,13 +26,13 @@ class EigenCAM:
 
     def __call__(self, trace: Trace) -> Tensor:
         """Return maps ``(b, h, w)``, zero or above."""
-        b, _, h, w = trace.activation.shape
+        b, _, *size = trace.activation.shape
         cells = trace.activation.double().flatten(2).transpose(1, 2)  # (b, h*w, c)
         cells = cells - cells.mean(dim=1, keepdim=True)
         projection = _first_component(cells)
         brightness = cells.mean(dim=2)
         sign = torch.where((projection * brightness).sum(dim=1, keepdim=True) < 0, -1.0, 1.0)
-        return (projection * sign).reshape(b, h, w).relu().to(trace.activation.dtype)
+        return (projection * sign).reshape(b, *size).relu().to(trace.activation.dtype)
 
 
 def _first_component(cells: Tensor) -> Tensor:

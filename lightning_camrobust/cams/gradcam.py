@@ -21,7 +21,8 @@ class GradCAM:
 
     def __call__(self, trace: Trace) -> Tensor:
         """Return maps ``(b, h, w)``, zero or above."""
-        weights = trace.gradient.mean(dim=(2, 3), keepdim=True)
+        spatial = tuple(range(2, trace.activation.dim()))
+        weights = trace.gradient.mean(dim=spatial, keepdim=True)
         return (weights * trace.activation).sum(dim=1).relu()
 
 

@@ -31,12 +31,13 @@ class GradCAMPlusPlus:
 
     def __call__(self, trace: Trace) -> Tensor:
         """Return maps ``(b, h, w)``, zero or above."""
+        spatial = tuple(range(2, trace.activation.dim()))
         gradient, activation = trace.gradient, trace.activation
         square = gradient.square()
-        total = activation.sum(dim=(2, 3), keepdim=True)
+        total = activation.sum(dim=spatial, keepdim=True)
         share = square / (2 * square + total * square * gradient + self.epsilon)
         share = torch.where(gradient != 0, share, torch.zeros_like(share))
-        weights = (gradient.relu() * share).sum(dim=(2, 3), keepdim=True)
+        weights = (gradient.relu() * share).sum(dim=spatial, keepdim=True)
         return (weights * activation).sum(dim=1).relu()
 
 

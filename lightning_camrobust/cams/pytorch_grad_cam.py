@@ -41,6 +41,8 @@ class PytorchGradCAM:
         """Return maps ``(b, h, w)`` in [0, 1]."""
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
+        if trace.activation.dim() != 4:
+            raise ArgumentError(f"CAM method {self.name!r} explains pictures only, not volumes. Use a native method.")
         height, width = trace.activation.shape[2:]
         targets = [ClassifierOutputTarget(each) for each in trace.classes.tolist()]
         # A graph from the input on, so that a network with every parameter frozen can be explained as well.

@@ -28,8 +28,9 @@ class XGradCAM:
 
     def __call__(self, trace: Trace) -> Tensor:
         """Return maps ``(b, h, w)``, zero or above."""
-        total = trace.activation.sum(dim=(2, 3), keepdim=True) + self.epsilon
-        weights = (trace.gradient * trace.activation / total).sum(dim=(2, 3), keepdim=True)
+        spatial = tuple(range(2, trace.activation.dim()))
+        total = trace.activation.sum(dim=spatial, keepdim=True) + self.epsilon
+        weights = (trace.gradient * trace.activation / total).sum(dim=spatial, keepdim=True)
         return (weights * trace.activation).sum(dim=1).relu()
 
 
