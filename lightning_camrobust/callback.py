@@ -2,26 +2,26 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import nn
 
+from lightning_camrobust.batches import find_images
 from lightning_camrobust.compare.rbo import RankBiasedOverlap, Ties
-from lightning_camrobust.errors import ArgumentError, UnknownNameError
-from lightning_camrobust.explain import check_images
-from lightning_camrobust.heldout import find_images
-from lightning_camrobust.isolation import observe_only
-from lightning_camrobust.layers import layer_by_name, resolve_target_layer
+from lightning_camrobust.errors import ArgumentError
+from lightning_camrobust.heldout import HeldOutImages, numbering
+from lightning_camrobust.layers import layer_by_name
 from lightning_camrobust.pixels import PixelSpace, make_pixel_space
 from lightning_camrobust.plan import make_plan
 from lightning_camrobust.report.tensorboard import tensorboard_writers, write_pictures
 from lightning_camrobust.session import ProbeSession
 from lightning_camrobust.severity import Column
 from lightning_camrobust.summary import Report, scores_to_log
-from lightning_camrobust.trace import trace
+from lightning_camrobust.trainers import builds_modules_late, gather_rows, is_last_batch, pick_loader, refuse_sharded
 
 # A member's name or a ready-made one. Not the narrower protocols of `types`: jsonargparse reads those as factories and
 # then refuses a class path in YAML; and the callable comes first, or a class path would stay a plain string.
@@ -69,6 +69,12 @@ class CAMRobustnessCallback(_Base):
         seed: Of the noise.
         prog_bar: Whether the robustness is shown in the progress bar.
         prepare_batch: ``batch -> images (b, c, H, W)`` for batches whose images are not found by themselves.
+        classifier: None if calling the LightningModule gives logits; else the dotted name of the submodule that does,
+            or a function ``(module, images) -> logits``.
+        target: Which class is explained: None for the predicted one, a class, or a function of the logits.
+        multilabel: Whether each logit decides for itself, at 0; a prediction then counts as changed if the decision on
+            the explained class did.
+        dataloader_idx: Which of several validation (or test) loaders gives the images.
         chunk_size: How many images go through the network at once.
         rbo_p: Patience of the rank-biased overlap, in (0, 1).
         ties: Its tie rule, ``"b"``, ``"a"``, ``"w"`` or ``"stable"``.
@@ -109,6 +115,10 @@ class CAMRobustnessCallback(_Base):
         seed: int = 0,
         prog_bar: bool = False,
         prepare_batch: Callable[[Any], Any] | None = None,
+        classifier: Callable[..., Any] | str | None = None,
+        target: int | Callable[..., Any] | None = None,
+        multilabel: bool = False,
+        dataloader_idx: int = 0,
         chunk_size: int = 32,
         rbo_p: float = 0.2,
         ties: Ties = "b",
@@ -124,7 +134,11 @@ class CAMRobustnessCallback(_Base):
             similarity=RankBiasedOverlap(p=rbo_p, ties=ties),
             severity_column=severity_column,
             seed=seed,
+            target=target,
+            multilabel=multilabel,
         )
+        self.classifier = classifier
+        self.dataloader_idx = _whole("dataloader_idx", dataloader_idx, least=0)
         self.target_layer = target_layer
         self.num_samples = _whole("num_samples", num_samples, least=1)
         self.every_n_epochs = _whole("every_n_epochs", every_n_epochs, least=1)
@@ -140,6 +154,10 @@ class CAMRobustnessCallback(_Base):
         self._told = False
         self._runs_in_stage = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to a running trainer: Lightning hangs bound methods of the model on each callback."""
+        return {**vars(self), "_session": None, **dict.fromkeys(("log", "log_dict") & vars(self).keys())}
+
     @property
     def state_key(self) -> str:
         """Key of this callback's state in a checkpoint; the same for every setting but the name."""
@@ -148,7 +166,7 @@ class CAMRobustnessCallback(_Base):
     def state_dict(self) -> dict[str, Any]:
         """Return the history and the pixel space as plain data, for checkpoints."""
         space = None if self._space is None else {"mean": list(self._space.mean), "std": list(self._space.std)}
-        return {"history": [dict(row) for row in self.history], "pixel_space": space}
+        return {"history": [dict(row) for row in self.history], "pixel_space": space, "seed": self._plan.seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the history, and an estimated pixel space, of a checkpoint."""
@@ -160,13 +178,11 @@ class CAMRobustnessCallback(_Base):
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Refuse a wrong layer name before anything runs."""
         self._runs_in_stage = 0
-        if isinstance(self.target_layer, str):
-            try:
-                layer_by_name(pl_module, self.target_layer)
-            except UnknownNameError:
-                # Modules built in `configure_model` do not exist yet; the name is looked up again in each run.
-                if type(pl_module).configure_model is _plain_configure_model(pl_module):
-                    raise
+        refuse_sharded(trainer.strategy)
+        for argument, name in (("target_layer", self.target_layer), ("classifier", self.classifier)):
+            # Modules built in `configure_model` do not exist yet; names are looked up again in each run.
+            if isinstance(name, str) and not builds_modules_late(pl_module):
+                layer_by_name(pl_module, name, argument=argument)
 
     def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Say so if no image ever came."""
@@ -180,23 +196,25 @@ class CAMRobustnessCallback(_Base):
 
     def on_validation_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Begin a run, unless it is not due."""
-        self._begin(trainer)
+        self._begin(trainer, pl_module, trainer.val_dataloaders)
 
     def on_test_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Begin a run."""
-        self._begin(trainer)
+        self._begin(trainer, pl_module, trainer.test_dataloaders)
 
     def on_validation_batch_start(
         self, trainer: "Trainer", pl_module: "LightningModule", batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Take images before the user's own step can change them."""
-        self._take(trainer, pl_module, batch, last=_is_last(batch_idx, dataloader_idx, trainer.num_val_batches))
+        last = is_last_batch(batch_idx, dataloader_idx, trainer.num_val_batches)
+        self._take(trainer, batch, dataloader_idx, last=last)
 
     def on_test_batch_start(
         self, trainer: "Trainer", pl_module: "LightningModule", batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Take images before the user's own step can change them."""
-        self._take(trainer, pl_module, batch, last=_is_last(batch_idx, dataloader_idx, trainer.num_test_batches))
+        last = is_last_batch(batch_idx, dataloader_idx, trainer.num_test_batches)
+        self._take(trainer, batch, dataloader_idx, last=last)
 
     def on_validation_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Probe what is left, sum up and log; early enough for EarlyStopping and ModelCheckpoint."""
@@ -214,49 +232,45 @@ class CAMRobustnessCallback(_Base):
         """Draw, after the numbers are out."""
         self._draw(trainer)
 
-    def _begin(self, trainer: "Trainer") -> None:
+    def _begin(self, trainer: "Trainer", pl_module: "LightningModule", loaders: Any) -> None:
         self._session = None
-        if trainer.sanity_checking or self._is_due(trainer):
-            pictures = self.log_images > 0 and bool(tensorboard_writers(trainer.loggers))
-            self._session = ProbeSession(
-                self._plan,
-                target_layer=self.target_layer,
-                space=self._space,
-                num_samples=self.num_samples,
-                chunk_size=self.chunk_size,
-                gallery_size=self.log_images if pictures else 0,
-                forward_context=trainer.precision_plugin.forward_context,
-            )
+        if not (trainer.sanity_checking or self._is_due(trainer)):
+            return
+        number = numbering(
+            pick_loader(loaders, self.dataloader_idx), rank=trainer.global_rank, world_size=trainer.world_size
+        )
+        pictures = trainer.is_global_zero and self.log_images > 0 and bool(tensorboard_writers(trainer.loggers))
+        self._session = ProbeSession(
+            self._plan,
+            pl_module,
+            HeldOutImages(self.num_samples, self.chunk_size, number),
+            classifier=self.classifier,
+            target_layer=self.target_layer,
+            space=self._space,
+            gallery_size=self.log_images if pictures else 0,
+            forward_context=trainer.precision_plugin.forward_context,
+            shared=trainer.world_size > 1,
+        )
 
     def _is_due(self, trainer: "Trainer") -> bool:
         fitting = trainer.state.fn == "fit"
         return not fitting or self._runs_in_stage == 0 or trainer.current_epoch % self.every_n_epochs == 0
 
-    def _take(self, trainer: "Trainer", pl_module: "LightningModule", batch: Any, *, last: bool) -> None:
+    def _take(self, trainer: "Trainer", batch: Any, dataloader_idx: int, *, last: bool) -> None:
         session = self._session
-        if session is None or session.full:
+        if session is None or session.full or dataloader_idx != self.dataloader_idx:
             return
         images = find_images(batch, self.prepare_batch)
         if trainer.sanity_checking:
-            self._rehearse(trainer, pl_module, images)
-        elif len(images):
-            session.take(pl_module, images)
-        if last and not trainer.sanity_checking:
-            # Not left to the epoch's end: callbacks that swap in averaged weights may have swapped back by then.
-            session.flush(pl_module)
-
-    def _rehearse(self, trainer: "Trainer", pl_module: "LightningModule", images: Tensor) -> None:
-        """Let a wrong layer or output fail before the first epoch; nothing is measured, kept or logged."""
-        with observe_only(pl_module), trainer.precision_plugin.forward_context():
-            first = images[:1].detach().clone()
-            check_images(first)
-            trace(pl_module, first, target_layer=resolve_target_layer(pl_module, self.target_layer, first))
-        self._session = None
+            session.rehearse(images)
+            self._session = None
+        else:
+            session.take(images, last=last)
 
     def _finish(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         if self._session is None or trainer.sanity_checking:
             return
-        found = self._session.finish(pl_module)
+        found = self._session.finish(partial(gather_rows, trainer))
         if found is None:
             return
         self._runs_in_stage += 1
@@ -305,17 +319,6 @@ class CAMRobustnessCallback(_Base):
         write_pictures(
             tensorboard_writers(trainer.loggers), session.gallery, self.report, name=self.name, step=trainer.global_step
         )
-
-
-def _is_last(batch_idx: int, dataloader_idx: int, sizes: list[int | float]) -> bool:
-    """Whether this is the last batch of the last loader; never true for loaders of unknown length."""
-    return dataloader_idx == len(sizes) - 1 and batch_idx + 1 == sizes[-1]
-
-
-def _plain_configure_model(pl_module: "LightningModule") -> Any:
-    """Return the method that Lightning itself defines, in whichever of the two packages the module is from."""
-    owners = [kind for kind in type(pl_module).__mro__ if "configure_model" in vars(kind)]
-    return vars(owners[-1])["configure_model"]
 
 
 def _whole(argument: str, value: int, *, least: int) -> int:

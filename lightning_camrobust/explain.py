@@ -53,7 +53,10 @@ def compute_cams(
         inputs = images.detach().clone()
         layer = resolve_target_layer(model, target_layer, inputs)
         pass_ = trace(model, inputs, target_layer=layer, classes=classes)
-        return {label: member(pass_).detach() for label, member in zip(label_members(members), members, strict=True)}
+        with torch.autocast(images.device.type, enabled=False):
+            return {
+                label: member(pass_).detach() for label, member in zip(label_members(members), members, strict=True)
+            }
 
 
 def resolve_methods(methods: Sequence[str | CAMMethod] | str | CAMMethod) -> list[CAMMethod]:

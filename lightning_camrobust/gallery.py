@@ -1,5 +1,6 @@
 """Keep what a picture of a few images needs, on the host."""
 
+import dataclasses
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -21,6 +22,7 @@ class Panel:
         top_segment: ``(H, W)`` bool, the segment ranked first.
         predicted: Class.
         title: What is shown: "clean", or perturbation and severity.
+        same: Whether the prediction is that of the clean copy.
         similarity: To the clean map; None for the clean copy itself or a map that cannot be ranked.
     """
 
@@ -29,6 +31,7 @@ class Panel:
     top_segment: Tensor
     predicted: int
     title: str
+    same: bool = True
     similarity: float | None = None
 
 
@@ -77,18 +80,20 @@ def collect_gallery(result: ProbeResult, plan: ProbePlan, *, count: int) -> Gall
         The gallery, of the plan's first method.
     """
     count = min(count, len(result.segments))
-    rows = [[_panel(result.clean, result.segments, index, "clean", None)] for index in range(count)]
+    rows = [[_panel(result.clean, result.segments, index, "clean")] for index in range(count)]
     for noise_index, view in result.noisy.items():
         noise = plan.noises[noise_index]
         cell = noise_index * len(plan.methods)
         for index, row in enumerate(rows):
             similarity = float(result.comparison.similarity[index, cell])
             known = None if similarity != similarity else similarity
-            row.append(_panel(view, result.segments, index, f"{noise.label} {noise.severity}", known))
+            same = bool(result.comparison.same_class[index, cell])
+            panel = _panel(view, result.segments, index, f"{noise.label} {noise.severity}")
+            row.append(dataclasses.replace(panel, same=same, similarity=known))
     return Gallery(rows, next(iter(plan.methods)))
 
 
-def _panel(view: View, segments: Tensor, index: int, title: str, similarity: float | None) -> Panel:
+def _panel(view: View, segments: Tensor, index: int, title: str) -> Panel:
     labels = segments[index]
     return Panel(
         pixels=view.pixels[index].detach().float().cpu(),
@@ -96,5 +101,4 @@ def _panel(view: View, segments: Tensor, index: int, title: str, similarity: flo
         top_segment=(labels == view.scores[index].argmax()).cpu(),
         predicted=int(view.classes[index]),
         title=title,
-        similarity=similarity,
     )

@@ -50,6 +50,8 @@ class HeadRunner:
         self._logits, self._activation = logits, activation
         self._strategies: list[_Strategy] = [self._swap, self._replay, self._replay_copies, self._repeat]
         self._recorded: tuple[int, Recording] | None = None
+        device = images.device.type
+        self._autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
 
     def __call__(self, index: int, activations: Tensor) -> Tensor:
         """Compute the logits.
@@ -69,7 +71,7 @@ class HeadRunner:
         failure: Exception | None = None
         while self._strategies:
             try:
-                with torch.no_grad():
+                with torch.no_grad(), torch.autocast(*self._autocast):
                     logits = self._strategies[0](index, batch)
                 if self._reproduces(index, logits, len(batch)):
                     return logits[1:]

@@ -1,123 +1,125 @@
-"""Find the images in a user's batch, and hold them until a chunk is full."""
+"""Hold the images of a run, each with its position in the data, until a chunk is full."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DistributedSampler, IterableDataset, SequentialSampler
 
-from lightning_camrobust.errors import BatchFormatError
+# Position of an image that another process measures, or that a sampler repeated to fill up its shards.
+NOT_MINE = -1
 
-_IMAGE_KEYS = ("image", "images", "pixel_values", "img", "imgs", "x", "input", "inputs", "data")
 
+@dataclass(frozen=True)
+class Chunk:
+    """Images that go through the network together.
 
-def find_images(batch: Any, prepare_batch: Callable[[Any], Any] | None = None) -> Tensor:
-    """Find the image tensor in a batch.
-
-    Args:
-        batch: What the data loader gave: a tensor, or a tuple, list, dict or named tuple holding it.
-        prepare_batch: The user's own way to it, ``batch -> (b, c, H, W)``.
-
-    Returns:
-        ``(b, c, H, W)``.
-
-    Raises:
-        BatchFormatError: If there is none, or ``prepare_batch`` returned something else.
-
-    Example:
-        >>> find_images({"label": torch.zeros(2), "image": torch.zeros(2, 3, 8, 8)}).shape
-        torch.Size([2, 3, 8, 8])
+    Attributes:
+        images: ``(b, c, H, W)``.
+        positions: Position of each in the data, ``(b,)`` int64.
     """
-    if prepare_batch is not None:
-        images = prepare_batch(batch)
-        if not _are_images(images):
-            raise BatchFormatError(
-                "CAMRobustnessCallback: `prepare_batch` must return the images, one float tensor (b, c, H, W); "
-                f"got {_describe(images)}."
-            )
-        return images  # type: ignore[no-any-return]
-    found = _search(batch)
-    if found is None:
-        raise BatchFormatError(
-            "CAMRobustnessCallback: no images, that is no float tensor (b, c, H, W), were found in the validation "
-            f"batch; it is {_describe(batch)}. Tell where they are: "
-            "CAMRobustnessCallback(prepare_batch=lambda batch: batch['scan'])."
-        )
-    return found
+
+    images: Tensor
+    positions: Tensor
 
 
 class HeldOutImages:
-    """Collect the first images of a validation run, and hand them out in chunks of a fixed size.
+    """Collect the images of a run whose position is below ``num_samples``, and hand them out in chunks of a fixed size.
 
     Chunks do not depend on how the loader cuts its batches, so neither do the numbers.
 
     Args:
-        num_samples: How many images to take at most.
+        num_samples: How many images to take, over all processes.
         chunk_size: How many are handed out at once.
+        number: Position in the data of the n-th image that this process sees, or ``NOT_MINE``.
 
     Example:
         >>> held = HeldOutImages(num_samples=5, chunk_size=2)
-        >>> [len(chunk) for chunk in held.add(torch.zeros(4, 3, 8, 8))], [len(chunk) for chunk in held.rest()]
-        ([2, 2], [])
-        >>> [len(chunk) for chunk in held.add(torch.zeros(4, 3, 8, 8))], held.full
-        ([1], True)
+        >>> held.add(torch.zeros(4, 3, 8, 8))
+        >>> [len(chunk.images) for chunk in held.chunks(whole_only=True)]
+        [2, 2]
+        >>> held.add(torch.zeros(4, 3, 8, 8))
+        >>> [chunk.positions.tolist() for chunk in held.chunks(whole_only=False)]
+        [[4]]
     """
 
-    def __init__(self, num_samples: int, chunk_size: int) -> None:
-        self._open = num_samples
-        self._chunk_size = chunk_size
-        self._waiting: list[Tensor] = []
+    def __init__(self, num_samples: int, chunk_size: int, number: Callable[[int], int] = lambda index: index) -> None:
+        self.chunk_size = chunk_size
+        self._num_samples = num_samples
+        self._number = number
+        self._seen = 0
+        self._waiting: list[tuple[int, Tensor]] = []
 
     @property
     def full(self) -> bool:
-        """Whether no further image is wanted."""
-        return self._open == 0
+        """Whether no further image can be wanted; positions only grow."""
+        return self._seen >= self._num_samples or self._number(self._seen) >= self._num_samples
 
-    def add(self, images: Tensor) -> list[Tensor]:
-        """Take what is still wanted of a batch, and return the chunks that became full."""
-        wanted = images[: self._open]
-        self._open -= len(wanted)
-        # Images of another size cannot share a chunk.
-        chunks = self.rest() if self._waiting and self._waiting[0].shape != images.shape[1:] else []
-        # Clones: what the user's own step does to the batch later must not reach us, nor the other way round.
-        self._waiting.extend(wanted.detach().clone().unbind())
-        while len(self._waiting) >= self._chunk_size:
-            chunks.append(self._take(self._chunk_size))
-        return chunks + self.rest() if self.full else chunks
+    @property
+    def capacity(self) -> int:
+        """The largest number of images that one process can hold."""
+        return self._num_samples
 
-    def rest(self) -> list[Tensor]:
-        """Hand out what is left, as one chunk or none."""
-        return [self._take(len(self._waiting))] if self._waiting else []
+    @property
+    def waiting(self) -> list[Tensor]:
+        """The images that wait, each ``(c, H, W)``."""
+        return [image for _, image in self._waiting]
 
-    def _take(self, count: int) -> Tensor:
-        taken, self._waiting = self._waiting[:count], self._waiting[count:]
-        return torch.stack(taken)
+    def add(self, images: Tensor) -> None:
+        """Take what is wanted of a batch ``(b, c, H, W)``, as copies."""
+        positions = [self._number(self._seen + index) for index in range(len(images))]
+        self._seen += len(images)
+        for position, image in zip(positions, images, strict=True):
+            if NOT_MINE < position < self._num_samples:
+                # What the user's own step does to the batch later must not reach us, nor the other way round.
+                self._waiting.append((position, image.detach().clone()))
 
-
-def _search(batch: Any) -> Tensor | None:
-    if _are_images(batch):
-        return batch  # type: ignore[no-any-return]
-    if isinstance(batch, Mapping):
-        named = [batch[key] for key in _IMAGE_KEYS if key in batch]
-        return _first([*named, *batch.values()])
-    if isinstance(batch, (tuple, list)):
-        return _first(batch)
-    return None
-
-
-def _first(parts: Any) -> Tensor | None:
-    return next((found for found in map(_search, parts) if found is not None), None)
+    def chunks(self, *, whole_only: bool) -> list[Chunk]:
+        """Hand out chunks, with ``whole_only`` just those that are full. Images of different size never share one."""
+        handed: list[Chunk] = []
+        while self._waiting:
+            size = self._waiting[0][1].shape
+            alike = next((i for i, (_, image) in enumerate(self._waiting) if image.shape != size), len(self._waiting))
+            count = min(alike, self.chunk_size)
+            if whole_only and count == len(self._waiting) < self.chunk_size:
+                break
+            taken, self._waiting = self._waiting[:count], self._waiting[count:]
+            positions = torch.tensor([position for position, _ in taken])
+            handed.append(Chunk(torch.stack([image for _, image in taken]), positions))
+        return handed
 
 
-def _are_images(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dim() == 4 and value.is_floating_point()
+def numbering(loader: Any, *, rank: int, world_size: int) -> Callable[[int], int]:
+    """Tell how a loader of one process numbers the images of the whole data set.
+
+    Args:
+        loader: The process's own data loader.
+        rank: Of this process.
+        world_size: Number of processes.
+
+    Returns:
+        From the count of images this process has seen to the position in the data. Equal positions mean the same image
+        on all processes, so every image is measured once: the copies that a ``DistributedSampler`` appends to fill its
+        shards are ``NOT_MINE``, and if every process sees all data, each takes its share.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> number = numbering(DataLoader(range(5), sampler=DistributedSampler(range(5), 2, 1, shuffle=False)),
+        ...                    rank=1, world_size=2)
+        >>> [number(index) for index in range(3)]
+        [1, 3, -1]
+    """
+    sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None) or getattr(loader, "sampler", None)
+    if isinstance(sampler, DistributedSampler):
+        length, replicas, own = len(sampler.dataset), sampler.num_replicas, sampler.rank  # type: ignore[arg-type]
+        return lambda index: _below(index * replicas + own, length)
+    streamed = isinstance(getattr(loader, "dataset", None), IterableDataset)
+    if world_size > 1 and isinstance(sampler, SequentialSampler) and not streamed:
+        return lambda index: index if index % world_size == rank else NOT_MINE
+    return lambda index: index * world_size + rank
 
 
-def _describe(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a {value.dtype} tensor {tuple(value.shape)}"
-    if isinstance(value, Mapping):
-        return "a dict {" + ", ".join(f"{key!r}: {_describe(each)}" for key, each in list(value.items())[:6]) + "}"
-    if isinstance(value, (tuple, list)):
-        return f"a {type(value).__name__} of (" + ", ".join(_describe(each) for each in value[:6]) + ")"
-    return f"a {type(value).__name__}"
+def _below(position: int, length: int) -> int:
+    return position if position < length else NOT_MINE

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 def observe_only(model: nn.Module) -> Iterator[None]:
     """Run the block with ``model`` in eval mode and put everything back afterwards, also when the block raises.
 
-    Put back are: the train/eval flag of every submodule, each parameter's ``.grad`` and ``requires_grad``, buffers, the
-    global random streams (Python, numpy, torch on CPU and accelerators), grad mode and inference mode. Parameters are
-    not copied. Inside the block inference mode is off and gradients are on; ``.grad`` of every parameter is None.
+    Put back are: the train/eval flag and the hooks of every submodule, each parameter's ``.grad`` and
+    ``requires_grad``, buffers, the global random streams (Python, numpy, torch on CPU and accelerators), grad mode and
+    inference mode. Parameters are not copied. Inside the block inference mode is off and gradients are on; ``.grad``
+    of every parameter is None.
 
     Args:
         model: The network that is looked at.
@@ -42,6 +43,7 @@ def observe_only(model: nn.Module) -> Iterator[None]:
             _parameter_state(model),
             _buffers(model),
             _training_flags(model),
+            _hooks(model),
         ):
             stack.callback(restore)
         for module in model.modules():
@@ -67,6 +69,21 @@ def _training_flags(model: nn.Module) -> Callable[[], None]:
     def restore() -> None:
         for module, flag in flags:
             module.training = flag
+
+    return restore
+
+
+def _hooks(model: nn.Module) -> Callable[[], None]:
+    kept = [
+        (hooks, set(hooks))
+        for module in model.modules()
+        for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+    ]
+
+    def restore() -> None:
+        for hooks, before in kept:
+            for key in set(hooks) - before:
+                del hooks[key]
 
     return restore
 

@@ -57,12 +57,13 @@ def resolve_target_layer(model: nn.Module, target_layer: nn.Module | str | None,
     return target_layer
 
 
-def layer_by_name(model: nn.Module, name: str) -> nn.Module:
+def layer_by_name(model: nn.Module, name: str, *, argument: str = "target_layer") -> nn.Module:
     """Look a layer up by its dotted name.
 
     Args:
         model: The network.
         name: For example ``"layer4.1"``.
+        argument: What the name was passed as, for the message.
 
     Returns:
         The module.
@@ -79,7 +80,7 @@ def layer_by_name(model: nn.Module, name: str) -> nn.Module:
         return modules[name]
     names = [each for each in modules if each]
     raise UnknownNameError(
-        f"`target_layer`: {type(model).__name__} has no layer named {name!r}. Nearest: {nearest_names(name, names)}. "
+        f"`{argument}`: {type(model).__name__} has no layer named {name!r}. Nearest: {nearest_names(name, names)}. "
         "List all with: [name for name, _ in model.named_modules()]."
     )
 

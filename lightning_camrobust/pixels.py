@@ -9,6 +9,9 @@ from torch import Tensor
 
 from lightning_camrobust.errors import ArgumentError
 
+# Channels for which ranges are measured; only so that all processes send messages of one size.
+_MOST_CHANNELS = 64
+
 
 @dataclass(frozen=True)
 class PixelSpace:
@@ -105,24 +108,78 @@ def recognise_pixel_space(images: Tensor) -> PixelSpace:
         >>> recognise_pixel_space(torch.rand(2, 3, 4, 4))
         PixelSpace(mean=(0.0,), std=(1.0,))
     """
-    lowest, highest = float(images.min()), float(images.max())
-    if lowest >= 0 and highest <= 1:
+    found = pixel_space_from_ranges(measure_range(list(images)))
+    assert found is not None
+    return found
+
+
+def measure_range(images: list[Tensor]) -> Tensor:
+    """Measure the darkest and brightest value of each channel, in a form that can be put below that of other processes.
+
+    Args:
+        images: Each ``(c, H, W)``; none at all is fine.
+
+    Returns:
+        ``(1, 2 + 2 * 64)`` float64: number of images, number of channels, lows, highs; zeros where there is nothing.
+
+    Raises:
+        ArgumentError: If images have more than 64 channels.
+
+    Example:
+        >>> measure_range([torch.tensor([[[0.5, 0.75]]])])[0, [0, 1, 2, 66]].tolist()
+        [1.0, 1.0, 0.5, 0.75]
+    """
+    row = torch.zeros(1, 2 + 2 * _MOST_CHANNELS, dtype=torch.float64)
+    if not images:
+        return row
+    channels = images[0].shape[0]
+    if channels > _MOST_CHANNELS:
+        raise ArgumentError(f"`mean` and `std` must be passed for images of {channels} channels; none were.")
+    low = torch.stack([image.double().amin(dim=(1, 2)) for image in images]).amin(dim=0)
+    high = torch.stack([image.double().amax(dim=(1, 2)) for image in images]).amax(dim=0)
+    row[0, 0], row[0, 1] = len(images), channels
+    row[0, 2 : 2 + channels] = low.cpu()
+    row[0, 2 + _MOST_CHANNELS : 2 + _MOST_CHANNELS + channels] = high.cpu()
+    return row
+
+
+def pixel_space_from_ranges(ranges: Tensor) -> PixelSpace | None:
+    """Recognise the range of the inputs from what all processes measured.
+
+    Args:
+        ranges: Rows of :func:`measure_range`, ``(processes, 130)``.
+
+    Returns:
+        The pixel space, or None if no process saw an image.
+
+    Example:
+        >>> pixel_space_from_ranges(measure_range([torch.zeros(1, 2, 2), torch.full((1, 2, 2), 255.0)])).std
+        (0.00392156862745098,)
+    """
+    seen = ranges.cpu()[ranges.cpu()[:, 0] > 0]
+    if not len(seen):
+        return None
+    channels = int(seen[0, 1])
+    low = seen[:, 2 : 2 + channels].amin(dim=0)
+    high = seen[:, 2 + _MOST_CHANNELS : 2 + _MOST_CHANNELS + channels].amax(dim=0)
+    if low.min() >= 0 and high.max() <= 1:
         return PixelSpace((0.0,), (1.0,))
-    if lowest >= 0 and highest <= 255 and highest > 16:
+    if low.min() >= 0 and 16 < high.max() <= 255:
         return PixelSpace((0.0,), (1 / 255,))
-    return _estimate(images)
+    return _estimate(low, high, count=int(seen[:, 0].sum()))
 
 
-def _estimate(images: Tensor) -> PixelSpace:
-    wide = images.double()
-    low, high = wide.amin(dim=(0, 2, 3)), wide.amax(dim=(0, 2, 3))
+def _estimate(low: Tensor, high: Tensor, *, count: int) -> PixelSpace:
     span = torch.where(high > low, high - low, torch.ones_like(low))
-    std = [round(float(1 / value), 4) or 1e-4 for value in span]
-    mean = [round(float(-value * scale), 4) for value, scale in zip(low, std, strict=True)]
+    std = [float(1 / value) for value in span]
+    mean = [float(-value * scale) for value, scale in zip(low, std, strict=True)]
+    shown = ", ".join(
+        f"{name}={[round(each, 4) for each in values]}" for name, values in (("mean", mean), ("std", std))
+    )
     warnings.warn(
         "CAM robustness: the images are neither in [0, 1] nor in [0, 255], so they were normalised by constants that "
-        f"were not given. Estimated from {len(images)} images and kept for this run: mean={mean}, std={std}. Noise "
-        "strengths depend on them: pass the constants of your Normalize transform, for example "
+        f"were not given. Estimated from {count} images and kept for this run: {shown}. Noise strengths depend on "
+        "them: pass the constants of your Normalize transform, for example "
         "CAMRobustnessCallback(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]).",
         UserWarning,
         stacklevel=2,

@@ -1,8 +1,10 @@
 """What is measured on every image: CAM methods, perturbations, severities, segments, similarity."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from lightning_camrobust.errors import ArgumentError
 from lightning_camrobust.explain import resolve_methods
@@ -38,6 +40,8 @@ class ProbePlan:
         segmenter: How the clean image is cut.
         similarity: How rankings are compared.
         seed: Of the noise.
+        target: Which class is explained: None for the predicted one, a class, or a function of the logits.
+        multilabel: Whether each logit decides for itself, at 0, and not the largest one for all.
     """
 
     methods: dict[str, CAMMethod]
@@ -45,6 +49,8 @@ class ProbePlan:
     segmenter: Segmenter
     similarity: Similarity
     seed: int
+    target: int | Callable[[Tensor], Tensor] | None = None
+    multilabel: bool = False
 
     @property
     def cells(self) -> list[tuple[str, str, int]]:
@@ -61,6 +67,8 @@ def make_plan(
     similarity: str | Similarity = "rbo",
     severity_column: Column = "auto",
     seed: int = 0,
+    target: int | Callable[[Tensor], Tensor] | None = None,
+    multilabel: bool = False,
 ) -> ProbePlan:
     """Resolve names and check settings.
 
@@ -72,6 +80,10 @@ def make_plan(
         similarity: Name or instance.
         severity_column: ``"imagenet"`` or ``"cifar"`` overrides the choice by image size, for perturbations by name.
         seed: Of the noise.
+        target: Which class is explained: None for the predicted one, a class, or a function from logits ``(b, k)`` to
+            classes ``(b,)``.
+        multilabel: Whether each logit decides for itself, at 0. A prediction then counts as changed if the decision on
+            the explained class changed; by default that is the clean image's top class.
 
     Returns:
         The plan.
@@ -107,4 +119,6 @@ def make_plan(
         segmenter=resolve_member("segment", segmenter),
         similarity=resolve_member("compare", similarity),
         seed=seed,
+        target=target,
+        multilabel=multilabel,
     )

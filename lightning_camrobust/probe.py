@@ -1,6 +1,6 @@
 """The whole way for one batch, in plain torch: perturb, trace, explain, pool, compare. Reading starts here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,7 @@ class View:
 
     Attributes:
         pixels: ``(b, c, H, W)`` in [0, 1].
-        classes: Predicted class, ``(b,)``.
+        classes: Predicted class, or in a multi-label task the explained one, ``(b,)``.
         maps: ``(b, h, w)`` of the first method.
         scores: ``(b, s)`` segment scores of the first method.
     """
@@ -84,15 +84,17 @@ def probe(
     keys = image_keys(pixels)
     segments = segment_images(pixels, plan.segmenter)
     pooling = SegmentPooling(segments)
-    clean_pass = trace(model, images, target_layer=target_layer)
+    clean_pass = trace(model, images, target_layer=target_layer, classes=_target(plan))
     clean = _explain(clean_pass, plan)
+    target = _target(plan, clean=clean_pass)
     clean_scores = {label: pooling.score(maps) for label, maps in clean.maps.items()}
     comparisons, views = [], {}
     for index, noise in enumerate(plan.noises):
         randomness = ImageRandomness(keys, plan.seed, noise.family, noise.severity)
         noisy_pixels = noise.perturbation(pixels, severity=noise.severity, randomness=randomness)
         noisy_images = space.from_pixels(noisy_pixels, pixels=pixels, inputs=images)
-        noisy = _explain(trace(model, noisy_images, target_layer=target_layer, runs=clean_pass.runs), plan)
+        noisy_pass = trace(model, noisy_images, target_layer=target_layer, classes=target, runs=clean_pass.runs)
+        noisy = _explain(noisy_pass, plan)
         for label, maps in noisy.maps.items():
             before, present, before_ok = clean_scores[label]
             after, _, after_ok = pooling.score(maps)
@@ -102,7 +104,7 @@ def probe(
                     after,
                     present,
                     similarity=plan.similarity,
-                    same_class=clean.classes == noisy.classes,
+                    same_class=clean.decisions == noisy.decisions,
                     rankable=before_ok & after_ok,
                 )
             )
@@ -114,11 +116,28 @@ def probe(
 @dataclass(frozen=True)
 class _Explained:
     classes: Tensor
+    decisions: Tensor
     maps: dict[str, Tensor]
 
 
 def _explain(pass_: Trace, plan: ProbePlan) -> _Explained:
-    return _Explained(pass_.predictions, {label: method(pass_).detach() for label, method in plan.methods.items()})
+    # Under autocast the arithmetic of maps would be done in half precision.
+    with torch.autocast(pass_.images.device.type, enabled=False):
+        maps = {label: method(pass_).detach() for label, method in plan.methods.items()}
+    if plan.multilabel:
+        decisions = pass_.logits.gather(1, pass_.classes[:, None])[:, 0] > 0
+        return _Explained(pass_.classes, decisions, maps)
+    return _Explained(pass_.predictions, pass_.predictions, maps)
+
+
+def _target(plan: ProbePlan, clean: Trace | None = None) -> Tensor | Callable[[Tensor], Tensor] | None:
+    """Say what is explained: by default the predicted class, in a multi-label task the clean image's top class."""
+    if isinstance(plan.target, int):
+        chosen = plan.target
+        return lambda logits: torch.full((len(logits),), chosen, device=logits.device)
+    if plan.target is None and plan.multilabel and clean is not None:
+        return clean.classes
+    return plan.target
 
 
 def _view(pixels: Tensor, explained: _Explained, pooling: SegmentPooling) -> View:

@@ -1,22 +1,29 @@
 """One validation run: images are taken as they come, probed in chunks, and summed up at the end."""
 
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_camrobust.batches import find_classifier
 from lightning_camrobust.explain import check_images
 from lightning_camrobust.gallery import Gallery, collect_gallery, picture_noises
-from lightning_camrobust.heldout import HeldOutImages
+from lightning_camrobust.heldout import Chunk, HeldOutImages
 from lightning_camrobust.isolation import observe_only
-from lightning_camrobust.layers import layer_name, resolve_target_layer
-from lightning_camrobust.pixels import PixelSpace, recognise_pixel_space
+from lightning_camrobust.layers import layer_by_name, layer_name, resolve_target_layer
+from lightning_camrobust.pixels import PixelSpace, measure_range, pixel_space_from_ranges
 from lightning_camrobust.plan import ProbePlan
 from lightning_camrobust.probe import probe
+from lightning_camrobust.rows import pack_rows, unpack_rows
 from lightning_camrobust.summary import Report, make_report
-from lightning_camrobust.types import Comparison
+from lightning_camrobust.trace import trace
+
+# From the rows (n, columns) of this process to those of all processes; called by every process or by none.
+Gather = Callable[[Tensor], Tensor]
 
 
 class ProbeSession:
@@ -24,48 +31,54 @@ class ProbeSession:
 
     Args:
         plan: What to measure.
-        target_layer: Module, dotted name or None; found with the first chunk.
-        space: How inputs relate to pixels; None recognises it with the first chunk.
-        num_samples: How many images to take.
-        chunk_size: How many go through the network at once.
+        owner: The user's module; it is left as it was.
+        images: Where the images of this process wait.
+        classifier: The network within the module, see :func:`~lightning_camrobust.batches.find_classifier`.
+        target_layer: Module, dotted name in ``owner``, or None; found with the first chunk.
+        space: How inputs relate to pixels; None recognises it from all images of the run.
         gallery_size: How many images to keep for a picture.
         forward_context: Context to run the network in, for autocast.
+        shared: Whether other processes take part, so that what concerns all can only be settled at the end.
 
     Attributes:
-        layer: The explained module, once known.
         space: The pixel space, once known.
         gallery: What a picture needs, if ``gallery_size`` is above 0.
 
     Example:
         >>> from lightning_camrobust.plan import make_plan
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
-        >>> session = ProbeSession(make_plan(segmenter="grid"), num_samples=6, chunk_size=4)
+        >>> session = ProbeSession(make_plan(segmenter="grid"), net, HeldOutImages(num_samples=6, chunk_size=4))
         >>> for batch in torch.rand(3, 3, 3, 8, 8):
-        ...     session.take(net, batch)
-        >>> session.finish(net)["num_images"]
+        ...     session.take(batch)
+        >>> session.finish()["num_images"]
         6
     """
 
     def __init__(
         self,
         plan: ProbePlan,
+        owner: nn.Module,
+        images: HeldOutImages,
         *,
+        classifier: str | Callable[[Any, Tensor], Any] | None = None,
         target_layer: nn.Module | str | None = None,
         space: PixelSpace | None = None,
-        num_samples: int = 32,
-        chunk_size: int = 32,
         gallery_size: int = 0,
         forward_context: Callable[[], AbstractContextManager[None]] = nullcontext,
+        shared: bool = False,
     ) -> None:
         self.plan = plan
-        self.layer: nn.Module | None = None
         self.space = space
         self.gallery: Gallery | None = None
+        self._owner = owner
+        self._model = find_classifier(owner, classifier)
         self._target_layer = target_layer
-        self._images = HeldOutImages(num_samples, chunk_size)
+        self._layer: nn.Module | None = None
+        self._images = images
         self._gallery_size = gallery_size
         self._forward_context = forward_context
-        self._comparisons: list[Comparison] = []
+        self._shared = shared
+        self._rows: list[Tensor] = []
         self._seconds = 0.0
 
     @property
@@ -73,53 +86,100 @@ class ProbeSession:
         """Whether no further image is wanted."""
         return self._images.full
 
-    def take(self, model: nn.Module, images: Tensor) -> None:
+    def take(self, images: Tensor, *, last: bool = False) -> None:
         """Take what is still wanted of a batch, and probe the chunks that became full.
 
         Args:
-            model: The network; it is left as it was.
             images: ``(b, c, H, W)`` float, in the model's input units.
+            last: Whether no batch will follow, so that a chunk need not wait to be filled.
 
         Raises:
             ArgumentError: If the images are unusable.
             ModelError: If the network cannot be explained.
         """
         with torch.inference_mode(False):
-            check_images(images)
-            for chunk in self._images.add(images):
-                self._probe(model, chunk)
+            if images.numel():
+                check_images(images)
+                self._images.add(images)
+            complete = last or self.full
+            if self.space is None and (self._shared or not complete):
+                return
+            self._probe_waiting(whole_only=not complete)
 
-    def flush(self, model: nn.Module) -> None:
-        """Probe what is left, a chunk that did not become full."""
+    def rehearse(self, images: Tensor) -> None:
+        """Try layer and output on one image, so that a wrong one fails early; nothing is kept."""
+        with torch.inference_mode(False), observe_only(self._owner), self._forward_context():
+            first = images[:1].detach().clone()
+            check_images(first)
+            trace(self._model, first, target_layer=self._find_layer(first))
+
+    def finish(self, gather: Gather = lambda rows: rows) -> Report | None:
+        """Probe what is left and sum up over all processes; None if no image came to any of them."""
         with torch.inference_mode(False):
-            for chunk in self._images.rest():
-                self._probe(model, chunk)
-
-    def finish(self, model: nn.Module) -> Report | None:
-        """Probe what is left and sum up; None if no image came."""
-        self.flush(model)
-        if not self._comparisons:
-            return None
-        start = time.perf_counter()
-        report = make_report(self._comparisons, self.plan.cells)
-        layer = "" if self.layer is None else layer_name(model, self.layer)
-        return {**report, "target_layer": layer, "seconds": self._seconds + time.perf_counter() - start}
-
-    def _probe(self, model: nn.Module, images: Tensor) -> None:
-        start = time.perf_counter()
-        with observe_only(model), self._forward_context():
-            if self.layer is None:
-                self.layer = resolve_target_layer(model, self._target_layer, images)
             if self.space is None:
-                self.space = recognise_pixel_space(images)
+                self.space = pixel_space_from_ranges(gather(measure_range(self._images.waiting)))
+            self._probe_waiting(whole_only=True)
+            self._probe_waiting(whole_only=False)
+            capacity = self._images.capacity if self._shared else None
+            rows = gather(pack_rows(self._rows, self.plan, seconds=self._seconds, capacity=capacity))
+            comparison, seconds = unpack_rows(rows, self.plan)
+        if not len(comparison.similarity):
+            return None
+        name = "" if self._layer is None else layer_name(self._owner, self._layer)
+        return {**make_report(comparison, self.plan.cells), "target_layer": name, "seconds": seconds}
+
+    def _probe_waiting(self, *, whole_only: bool) -> None:
+        if self.space is None and self._images.waiting:
+            self.space = pixel_space_from_ranges(measure_range(self._images.waiting))
+        for chunk in self._images.chunks(whole_only=whole_only):
+            start = time.perf_counter()
+            self._probe(chunk)
+            self._seconds += time.perf_counter() - start
+
+    def _probe(self, chunk: Chunk) -> None:
+        try:
+            self._probe_at_once(chunk)
+        except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
+            if len(chunk.images) == 1 or not _is_out_of_memory(error):
+                raise
+            self._probe_halves(chunk)
+
+    def _probe_halves(self, chunk: Chunk) -> None:
+        half = (len(chunk.images) + 1) // 2
+        if half < self._images.chunk_size:
+            self._images.chunk_size = half
+            warnings.warn(
+                f"CAM robustness: out of memory with {len(chunk.images)} images at once; going on with {half}. "
+                f"Pass CAMRobustnessCallback(chunk_size={half}) to begin there.",
+                UserWarning,
+                stacklevel=2,
+            )
+        if chunk.images.is_cuda:
+            torch.cuda.empty_cache()
+        for part in (slice(None, half), slice(half, None)):
+            self._probe(Chunk(chunk.images[part], chunk.positions[part]))
+
+    def _probe_at_once(self, chunk: Chunk) -> None:
+        assert self.space is not None
+        with observe_only(self._owner), self._forward_context():
+            layer = self._find_layer(chunk.images)
             shown = self._gallery_size > 0 and self.gallery is None
             keep = picture_noises(self.plan) if shown else ()
-            found = probe(model, images, plan=self.plan, target_layer=self.layer, space=self.space, keep_noises=keep)
+            found = probe(
+                self._model, chunk.images, plan=self.plan, target_layer=layer, space=self.space, keep_noises=keep
+            )
             if shown:
                 self.gallery = collect_gallery(found, self.plan, count=self._gallery_size)
-            self._comparisons.append(_on_host(found.comparison))
-        self._seconds += time.perf_counter() - start
+            self._rows.append(found.comparison.as_rows(chunk.positions))
+
+    def _find_layer(self, images: Tensor) -> nn.Module:
+        if self._layer is None:
+            # Names are relative to the user's own module, whatever part of it is the classifier.
+            named = self._target_layer
+            chosen = layer_by_name(self._owner, named) if isinstance(named, str) else named
+            self._layer = resolve_target_layer(self._model, chosen, images)
+        return self._layer
 
 
-def _on_host(comparison: Comparison) -> Comparison:
-    return Comparison(comparison.similarity.cpu(), comparison.same_class.cpu(), comparison.rankable.cpu())
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -14,11 +14,11 @@ Report = dict[str, Any]
 LOW_SUPPORT = 30
 
 
-def make_report(comparisons: Sequence[Comparison], cells: Sequence[tuple[str, str, int]]) -> Report:
+def make_report(comparison: Comparison, cells: Sequence[tuple[str, str, int]]) -> Report:
     """Sum a run up.
 
     Args:
-        comparisons: One a chunk, fields ``(images, cells)``.
+        comparison: Fields ``(images, cells)``.
         cells: Method, perturbation and severity of each cell.
 
     Returns:
@@ -29,16 +29,11 @@ def make_report(comparisons: Sequence[Comparison], cells: Sequence[tuple[str, st
     Example:
         >>> yes = torch.tensor([[True]])
         >>> comparison = Comparison(torch.tensor([[0.5]]), same_class=yes, rankable=yes)
-        >>> report = make_report([comparison], [("gradcam", "gaussian_noise", 1)])
+        >>> report = make_report(comparison, [("gradcam", "gaussian_noise", 1)])
         >>> report["robustness"], report["pooled"][0]["robustness"], report["flip_rate"]
         (0.5, None, 0.0)
     """
-    whole = Comparison(
-        similarity=torch.cat([each.similarity for each in comparisons]),
-        same_class=torch.cat([each.same_class for each in comparisons]),
-        rankable=torch.cat([each.rankable for each in comparisons]),
-    )
-    sums = sum_up(whole)
+    sums = sum_up(comparison)
     methods = list(dict.fromkeys(method for method, _, _ in cells))
     pooled = [
         {"method": method, **_row(_select(sums, [cell[0] == method for cell in cells]).pooled())} for method in methods
@@ -48,7 +43,7 @@ def make_report(comparisons: Sequence[Comparison], cells: Sequence[tuple[str, st
         for index, (method, noise, severity) in enumerate(cells)
     ]
     first = _select(sums, [cell[0] == methods[0] for cell in cells]).pooled()
-    return {"num_images": len(whole.similarity), **_headline(first), "pooled": pooled, "cells": rows}
+    return {"num_images": len(comparison.similarity), **_headline(first), "pooled": pooled, "cells": rows}
 
 
 def scores_to_log(report: Report, *, stage: str, name: str) -> dict[str, float]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 ForwardFunction: TypeAlias = Callable[[Tensor], Tensor]
@@ -100,3 +101,16 @@ class Comparison:
     similarity: Tensor
     same_class: Tensor
     rankable: Tensor
+
+    def as_rows(self, positions: Tensor) -> Tensor:
+        """Write fields ``(b, cells)`` as one table on the host.
+
+        Args:
+            positions: Position of each image in the data, ``(b,)`` int64.
+
+        Returns:
+            ``(b, 1 + 3 * cells)`` float64: position, then similarity, same class and rankable for each cell.
+        """
+        fields = [self.similarity.double(), self.same_class.double(), self.rankable.double()]
+        values = torch.stack(fields, dim=2).flatten(1).cpu()
+        return torch.cat([positions.double()[:, None], values], dim=1)

@@ -113,11 +113,10 @@ def _draw_panel(picture: "Axes", overlay: "Axes", panel: "Panel", *, clean: "Pan
 def _caption(panel: "Panel", clean: "Panel") -> tuple[str, str]:
     if panel is clean:
         return f"class {panel.predicted}", "black"
-    same = panel.predicted == clean.predicted
-    verdict = "same" if same else "changed"
+    verdict = "same" if panel.same else "changed"
     if panel.similarity is None:
         return f"class {panel.predicted} {verdict}\nnot rankable", _UNKNOWN
-    return f"class {panel.predicted} {verdict}\nRBO {panel.similarity:.2f}", _SAME if same else _CHANGED
+    return f"class {panel.predicted} {verdict}\nRBO {panel.similarity:.2f}", _SAME if panel.same else _CHANGED
 
 
 def _as_picture(pixels: Tensor) -> np.ndarray[Any, Any]:

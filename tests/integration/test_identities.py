@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lightning_camrobust.functional import cam_consistency, cam_responsiveness, cam_robustness
+from lightning_camrobust.heldout import HeldOutImages
 from lightning_camrobust.perturb.gaussian_noise import GaussianNoise
 from lightning_camrobust.plan import make_plan
 from lightning_camrobust.session import ProbeSession
@@ -66,9 +67,9 @@ def test_noise_of_zero_strength_leaves_everything_in_place():
         severities=(1, 5),
         segmenter="grid",
     )
-    session = ProbeSession(plan, num_samples=16)
-    session.take(net, torch.rand(16, 3, 16, 16))
-    report = session.finish(net)
+    session = ProbeSession(plan, net, HeldOutImages(num_samples=16, chunk_size=8))
+    session.take(torch.rand(16, 3, 16, 16))
+    report = session.finish()
     for row in report["pooled"]:
         assert row["consistency"] == 1
         assert row["responsiveness"] is None

@@ -1,0 +1,136 @@
+"""Find the images in a user's batch, and the classifier in a user's module."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_camrobust.errors import ArgumentError, BatchFormatError
+from lightning_camrobust.layers import layer_by_name
+
+_IMAGE_KEYS = ("image", "images", "pixel_values", "img", "imgs", "x", "input", "inputs", "data")
+
+
+def find_images(batch: Any, prepare_batch: Callable[[Any], Any] | None = None) -> Tensor:
+    """Find the image tensor in a batch.
+
+    Args:
+        batch: What the data loader gave: a tensor, or a tuple, list, dict, named tuple or dataclass holding it, nested
+            or not. Of several candidates, keys such as ``image`` and ``pixel_values`` come first, then the first one.
+        prepare_batch: The user's own way to it, ``batch -> (b, c, H, W)``.
+
+    Returns:
+        ``(b, c, H, W)``.
+
+    Raises:
+        BatchFormatError: If there is none, or ``prepare_batch`` returned something else.
+
+    Example:
+        >>> import torch
+        >>> find_images({"label": torch.zeros(2), "image": torch.zeros(2, 3, 8, 8)}).shape
+        torch.Size([2, 3, 8, 8])
+    """
+    if prepare_batch is not None:
+        images = prepare_batch(batch)
+        if not _are_images(images):
+            raise BatchFormatError(
+                "CAMRobustnessCallback: `prepare_batch` must return the images, one float tensor (b, c, H, W); "
+                f"got {_describe(images)}."
+            )
+        return images  # type: ignore[no-any-return]
+    found = _search(batch)
+    if found is None:
+        raise BatchFormatError(
+            "CAMRobustnessCallback: no images, that is no float tensor (b, c, H, W), were found in the validation "
+            f"batch; it is {_describe(batch)}. Tell where they are: "
+            "CAMRobustnessCallback(prepare_batch=lambda batch: batch['scan'])."
+        )
+    return found
+
+
+class Classifier(nn.Module):
+    """Part of a module, or a function of it, in the shape of a network from images to logits.
+
+    Args:
+        owner: The user's module.
+        forward: ``(owner, images) -> logits``.
+
+    Example:
+        >>> import torch
+        >>> net = Classifier(nn.Flatten(), lambda owner, images: owner(images)[:, :2])
+        >>> net(torch.zeros(1, 1, 2, 2)).shape
+        torch.Size([1, 2])
+    """
+
+    def __init__(self, owner: nn.Module, forward: Callable[[nn.Module, Tensor], Any]) -> None:
+        super().__init__()
+        self.owner = owner
+        self._function = forward
+
+    def forward(self, images: Tensor) -> Any:
+        """Return what the function makes of the images ``(b, c, H, W)``."""
+        return self._function(self.owner, images)
+
+
+def find_classifier(owner: nn.Module, classifier: str | Callable[[Any, Tensor], Any] | None) -> nn.Module:
+    """Find the network to explain in a module.
+
+    Args:
+        owner: The user's module.
+        classifier: None if calling the module gives logits; the dotted name of a submodule; or a function
+            ``(owner, images) -> logits``.
+
+    Returns:
+        A network from images to logits.
+
+    Raises:
+        UnknownNameError: If no submodule has that name.
+        ArgumentError: If it is something else.
+
+    Example:
+        >>> find_classifier(nn.Sequential(nn.ReLU()), "0")
+        ReLU()
+    """
+    if classifier is None:
+        return owner
+    if isinstance(classifier, str):
+        return layer_by_name(owner, classifier, argument="classifier")
+    if callable(classifier):
+        return Classifier(owner, classifier)
+    raise ArgumentError(
+        "CAMRobustnessCallback: `classifier` must be the name of a submodule or a function (module, images) -> logits, "
+        f"got {classifier!r}."
+    )
+
+
+def _search(batch: Any) -> Tensor | None:
+    if _are_images(batch):
+        return batch  # type: ignore[no-any-return]
+    if isinstance(batch, Mapping):
+        named = [batch[key] for key in _IMAGE_KEYS if key in batch]
+        return _first([*named, *batch.values()])
+    if isinstance(batch, (tuple, list)):
+        named = [getattr(batch, key) for key in _IMAGE_KEYS if key in getattr(batch, "_fields", ())]
+        return _first([*named, *batch])
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        return _search({field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)})
+    return None
+
+
+def _first(parts: list[Any]) -> Tensor | None:
+    return next((found for found in map(_search, parts) if found is not None), None)
+
+
+def _are_images(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 4 and value.is_floating_point()
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return "a dict {" + ", ".join(f"{key!r}: {_describe(each)}" for key, each in list(value.items())[:6]) + "}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of (" + ", ".join(_describe(each) for each in value[:6]) + ")"
+    return f"a {type(value).__name__}"

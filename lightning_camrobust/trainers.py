@@ -1,0 +1,98 @@
+"""The few things asked of a trainer, in one place. Typed loosely, as two packages carry the same trainer."""
+
+from typing import Any
+
+from torch import Tensor
+
+from lightning_camrobust.errors import ModelError
+
+_SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy", "XLAFSDPStrategy")
+
+
+def gather_rows(trainer: Any, rows: Tensor) -> Tensor:
+    """Put the rows of all processes below one another; every process has to call it equally often.
+
+    Args:
+        trainer: The trainer.
+        rows: ``(n, columns)``, of the same shape on every process.
+
+    Returns:
+        ``(processes * n, columns)`` on the CPU, the same on every process.
+    """
+    if trainer.world_size == 1:
+        return rows
+    gathered: Tensor = trainer.strategy.all_gather(rows.to(trainer.strategy.root_device))
+    return gathered.reshape(-1, rows.shape[1]).cpu()
+
+
+def pick_loader(loaders: Any, index: int) -> Any:
+    """Pick one of the loaders that a trainer holds.
+
+    Args:
+        loaders: A single loader, or a list or dict of them.
+        index: Which one.
+
+    Returns:
+        The loader, or None if there are fewer.
+
+    Example:
+        >>> pick_loader({"clean": "first", "shifted": "second"}, 1)
+        'second'
+    """
+    several = list(loaders.values()) if isinstance(loaders, dict) else loaders
+    if isinstance(several, (list, tuple)):
+        return several[index] if index < len(several) else None
+    return several
+
+
+def is_last_batch(batch_idx: int, dataloader_idx: int, sizes: list[int | float]) -> bool:
+    """Tell whether a batch is the last one of its loader.
+
+    Args:
+        batch_idx: Number of the batch.
+        dataloader_idx: Number of the loader.
+        sizes: Batches in each loader, infinity where unknown.
+
+    Returns:
+        The answer; never true for a loader of unknown length.
+
+    Example:
+        >>> is_last_batch(4, 0, [5])
+        True
+    """
+    return dataloader_idx < len(sizes) and batch_idx + 1 == sizes[dataloader_idx]
+
+
+def builds_modules_late(pl_module: Any) -> bool:
+    """Tell whether a LightningModule overrides ``configure_model``, so that layers may not exist in ``setup``.
+
+    Args:
+        pl_module: The module.
+
+    Returns:
+        The answer.
+    """
+    owner = next(kind for kind in type(pl_module).__mro__ if "configure_model" in vars(kind))
+    return not owner.__module__.startswith(("lightning.pytorch.", "pytorch_lightning."))
+
+
+def refuse_sharded(strategy: Any) -> None:
+    """Refuse strategies that spread the parameters of one layer over several processes.
+
+    Args:
+        strategy: The trainer's strategy.
+
+    Raises:
+        ModelError: If it shards parameters: a forward is then a joint act of all processes, which the probe, in which
+            each process explains its own images, is not.
+
+    Example:
+        >>> refuse_sharded(object())
+    """
+    name = next((kind.__name__ for kind in type(strategy).__mro__ if kind.__name__ in _SHARDED), None)
+    if name is not None:
+        raise ModelError(
+            f"CAMRobustnessCallback: {name} spreads parameters over processes, and each process explains images of its "
+            "own, which cannot work. Train with DDP or on one device, or measure a saved checkpoint with "
+            "trainer.validate on one device."
+        )

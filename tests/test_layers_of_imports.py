@@ -1,0 +1,228 @@
+"""Arrows of imports point one way. A new module has to find its place in `LEVELS`; a member file has one already."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import lightning_camrobust
+
+PACKAGE = lightning_camrobust.__name__
+ROOT = Path(lightning_camrobust.__file__).parent
+STAGES = ("cams", "perturb", "segment", "compare")
+
+# A module may import from lower levels only. A folder stands for all its files that are not named themselves.
+LEVELS = (
+    ("_version", "errors", "types"),
+    ("members", "severity", "randomness", "pixels", "isolation", "pooling", "replay", "logits", "heldout"),
+    ("head", "layers", "stability", *STAGES),
+    ("trace", "segmentation", "comparison", "summary", "batches"),
+    ("explain", "functional", "metric"),
+    ("plan", "perturbation"),
+    ("probe", "rows"),
+    ("gallery",),
+    ("session", "report.drawing"),
+    ("report", "trainers"),
+    ("callback",),
+    ("__init__",),
+)
+LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
+
+# Where a heavy library may be named at all, and where a module may even load it when it is itself imported.
+NOBODY = ()
+HEAVY = {
+    "lightning": {"named": ("callback", "study"), "loaded": ("callback", "study")},
+    "pytorch_lightning": {"named": ("callback", "study"), "loaded": ("callback", "study")},
+    "torchmetrics": {"named": ("metric",), "loaded": ("metric",)},
+    "matplotlib": {"named": ("report",), "loaded": NOBODY},
+    "pytorch_grad_cam": {"named": ("cams.pytorch_grad_cam",), "loaded": NOBODY},
+    "skimage": {"named": ("segment",), "loaded": NOBODY},
+    "torchvision": {"named": NOBODY, "loaded": NOBODY},
+}
+
+
+class Arrow(NamedTuple):
+    """One import: what is named, and whether that happens as soon as the importing module is loaded."""
+
+    to: str
+    line: int
+    at_once: bool
+
+
+def module_names():
+    paths = sorted(path.relative_to(ROOT).with_suffix("") for path in ROOT.rglob("*.py"))
+    return [".".join(path.parts).removesuffix(".__init__") for path in paths]
+
+
+def source_of(module):
+    path = ROOT.joinpath(*module.split("."))
+    return (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8")
+
+
+def arrows(source, module):
+    """List all imports of a source text, those in functions and under TYPE_CHECKING included."""
+    package = f"{PACKAGE}.{module}".rpartition(".")[0]
+    tree = ast.parse(source)
+    later = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) or is_for_type_checkers(node)
+        for part in (node.body if isinstance(node, ast.If) else [node])
+        for inner in ast.walk(part)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [each.name for each in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            # `from package import module` names a module as well.
+            names = [f"{start}.{each.name}" for each in node.names] if start == PACKAGE else [start]
+        else:
+            continue
+        found += [Arrow(name, node.lineno, id(node) not in later) for name in names]
+    return found
+
+
+def is_for_type_checkers(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def lies_in(module, places):
+    return any(module == place or module.startswith(f"{place}.") for place in places)
+
+
+def place_of(module):
+    """Name the entry of LEVELS that a module falls under."""
+    folder = module.partition(".")[0]
+    return module if module in LEVEL_OF else folder if folder in LEVEL_OF else None
+
+
+def wrong_arrows(source, module):
+    """Describe the imports in a source text that break a rule."""
+    complaints = []
+    for arrow in arrows(source, module):
+        where = f"{module}:{arrow.line} imports {arrow.to}"
+        library, _, rest = arrow.to.partition(".")
+        if library == PACKAGE:
+            complaints += [f"{where}, {why}" for why in wrong_levels(module, rest or "__init__")]
+        elif library in HEAVY:
+            rule = HEAVY[library]
+            if not lies_in(module, rule["named"]):
+                complaints.append(f"{where}, which only {rule['named'] or 'nobody'} may")
+            elif arrow.at_once and not lies_in(module, rule["loaded"]):
+                complaints.append(f"{where} at once; move it into the function that needs it")
+    return complaints
+
+
+def wrong_levels(module, target):
+    source, destination = place_of(module), place_of(target)
+    if source is None or destination is None:
+        return [f"but {target if source else module} has no place: add it to LEVELS in {__name__}"]
+    if LEVEL_OF[destination] < LEVEL_OF[source]:
+        return []
+    if source in STAGES and destination in STAGES:
+        return ["but a member never imports another member, of its own stage or of another"]
+    return [f"but {target} is not below {module} in LEVELS"]
+
+
+def test_every_module_has_a_place():
+    homeless = [module for module in module_names() if place_of(module) is None]
+    assert homeless == [], f"add {homeless} to LEVELS in {__name__}, above everything they import"
+
+
+def test_every_place_has_a_module():
+    gone = [place for place in LEVEL_OF if not any(lies_in(module, [place]) for module in module_names())]
+    assert gone == [], f"remove {gone} from LEVELS in {__name__}"
+
+
+@pytest.mark.parametrize("module", module_names())
+def test_arrows_point_down(module):
+    assert wrong_arrows(source_of(module), module) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "complaint"),
+    [
+        ("probe", f"from {PACKAGE}.callback import CAMRobustnessCallback", "callback is not below probe"),
+        ("probe", "from .callback import CAMRobustnessCallback", "callback is not below probe"),
+        ("probe", f"from {PACKAGE} import compute_cams", "compute_cams has no place"),
+        ("probe", f"import {PACKAGE}", "__init__ is not below probe"),
+        ("probe", f"from {PACKAGE} import gallery", "gallery is not below probe"),
+        ("plan", f"def later():\n    import {PACKAGE}.probe", "probe is not below plan"),
+        ("trace", f"from {PACKAGE}.segmentation import segment_images", "segmentation is not below trace"),
+        ("cams.gradcam", f"from {PACKAGE}.cams.hirescam import HiResCAM", "never imports another member"),
+        ("cams.gradcam", "from .hirescam import HiResCAM", "never imports another member"),
+        ("cams.gradcam", f"from {PACKAGE}.compare.rbo import Ties", "never imports another member"),
+        ("newcomer", f"from {PACKAGE}.types import Trace", "newcomer has no place"),
+        ("probe", "import lightning.pytorch as pl", "only ('callback', 'study') may"),
+        ("report.tensorboard", "from pytorch_lightning import Trainer", "only ('callback', 'study') may"),
+        ("functional", "from torchmetrics import Metric", "only ('metric',) may"),
+        ("gallery", "def draw():\n    import matplotlib.pyplot", "only ('report',) may"),
+        ("report.drawing", "from matplotlib.figure import Figure", "move it into the function"),
+        ("cams.pytorch_grad_cam", "import pytorch_grad_cam", "move it into the function"),
+        ("cams.gradcam", "def call():\n    import pytorch_grad_cam", "only ('cams.pytorch_grad_cam',) may"),
+        ("segment.slic", "try:\n    from skimage import segmentation\nexcept ImportError:\n    pass", "move it into"),
+        ("segmentation", "def call():\n    import skimage", "only ('segment',) may"),
+        ("pixels", "def call():\n    from torchvision import transforms", "only nobody may"),
+    ],
+)
+def test_wrong_arrow_is_found(module, source, complaint):
+    (found,) = wrong_arrows(source, module)
+    assert complaint in found
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("callback", f"from {PACKAGE}.compare.rbo import Ties\nimport lightning.pytorch, pytorch_lightning"),
+        ("metric", "from torchmetrics import Metric"),
+        ("report.drawing", "def draw():\n    from matplotlib.figure import Figure"),
+        ("report.drawing", "if TYPE_CHECKING:\n    from matplotlib.figure import Figure"),
+        ("segment.slic", "class Slic:\n    def __call__(self):\n        from skimage.segmentation import slic"),
+        ("cams.gradcam", f"from {PACKAGE}.types import Trace\nimport torch"),
+    ],
+)
+def test_right_arrow_is_left_alone(module, source):
+    assert wrong_arrows(source, module) == []
+
+
+def loaded_after(statement):
+    """Tell which heavy libraries a fresh interpreter has loaded after a statement."""
+    code = f"{statement}\nimport sys\nprint([name for name in {list(HEAVY)} if name in sys.modules])"
+    finished = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    return ast.literal_eval(finished.stdout)
+
+
+def test_loaded_libraries_are_seen():
+    assert loaded_after("import matplotlib") == ["matplotlib"]
+
+
+def test_importing_the_package_stays_light():
+    assert loaded_after(f"import {PACKAGE}") == []
+
+
+def test_explaining_needs_no_trainer():
+    assert loaded_after(f"from {PACKAGE} import compute_cams, perturb_images, segment_images") == []
+
+
+def test_public_names_are_sorted_and_exist():
+    names = lightning_camrobust.__all__
+    assert len(names) > 5
+    assert sorted(names) == names
+    assert all(getattr(lightning_camrobust, name) is not None for name in names)
+
+
+def test_public_names_are_listed_once():
+    names = lightning_camrobust.__all__
+    assert sorted(set(names)) == names
+
+
+def test_public_names_are_those_of_the_stub():
+    stub = ast.parse((ROOT / "__init__.pyi").read_text(encoding="utf-8"))
+    names = {each.asname or each.name for node in stub.body if isinstance(node, ast.ImportFrom) for each in node.names}
+    assert names == set(lightning_camrobust.__all__)
