@@ -32,7 +32,14 @@ def find_images(batch: Any, prepare_batch: Callable[[Any], Any] | None = None) -
         torch.Size([2, 3, 8, 8])
     """
     if prepare_batch is not None:
-        images = prepare_batch(batch)
+        try:
+            images = prepare_batch(batch)
+        except StopIteration as error:
+            # Lightning would take it for the end of the data and stop early without a word.
+            raise BatchFormatError(
+                "CAMRobustnessCallback: `prepare_batch` ended in StopIteration, from a `next()` that found nothing; "
+                f"the batch is {_describe(batch)}. Return the images, one float tensor (b, c, H, W)."
+            ) from error
         if not _are_images(images):
             raise BatchFormatError(
                 "CAMRobustnessCallback: `prepare_batch` must return the images, one float tensor (b, c, H, W); "

@@ -186,6 +186,7 @@ class CAMRobustnessCallback(_Base):
 
     def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Say so if no image ever came."""
+        stage = getattr(stage, "value", stage)
         if stage in ("fit", "validate", "test") and self._runs_in_stage == 0:
             warnings.warn(
                 f"CAMRobustnessCallback: no images came during `{stage}`, so there is no {self.name} score. Give the "

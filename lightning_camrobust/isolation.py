@@ -15,7 +15,7 @@ from torch import Tensor, nn
 def observe_only(model: nn.Module) -> Iterator[None]:
     """Run the block with ``model`` in eval mode and put everything back afterwards, also when the block raises.
 
-    Put back are: the train/eval flag and the hooks of every submodule, each parameter's ``.grad`` and
+    Put back are: the tree of submodules, their train/eval flags and hooks, each parameter's ``.grad`` and
     ``requires_grad``, buffers, the global random streams (Python, numpy, torch on CPU and accelerators), grad mode and
     inference mode. Parameters are not copied. Inside the block inference mode is off and gradients are on; ``.grad``
     of every parameter is None.
@@ -44,6 +44,7 @@ def observe_only(model: nn.Module) -> Iterator[None]:
             _buffers(model),
             _training_flags(model),
             _hooks(model),
+            _children(model),
         ):
             stack.callback(restore)
         for module in model.modules():
@@ -69,6 +70,19 @@ def _training_flags(model: nn.Module) -> Callable[[], None]:
     def restore() -> None:
         for module, flag in flags:
             module.training = flag
+
+    return restore
+
+
+def _children(model: nn.Module) -> Callable[[], None]:
+    """Remember which module sits where; an explainer that swaps a layer may stumble before it swaps back."""
+    kept = [(module, dict(module._modules)) for module in model.modules()]
+
+    def restore() -> None:
+        for module, children in kept:
+            if module._modules != children:
+                module._modules.clear()
+                module._modules.update(children)
 
     return restore
 

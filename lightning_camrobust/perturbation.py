@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from lightning_camrobust.explain import check_images
+from lightning_camrobust.images import check_images
 from lightning_camrobust.members import member_family, resolve_member
 from lightning_camrobust.pixels import make_pixel_space, recognise_pixel_space
 from lightning_camrobust.randomness import ImageRandomness, image_keys

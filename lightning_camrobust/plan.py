@@ -1,7 +1,7 @@
 """What is measured on every image: CAM methods, perturbations, severities, segments, similarity."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -97,7 +97,7 @@ def make_plan(
     """
     cams = resolve_methods(methods)
     given = [perturbations] if isinstance(perturbations, str) or callable(perturbations) else list(perturbations)
-    levels = [severities] if isinstance(severities, int) else list(severities)
+    levels = list(severities) if isinstance(severities, Iterable) else [severities]
     if not given or not levels:
         empty = "severities" if given else "perturbations"
         raise ArgumentError(f"`{empty}` must hold at least one entry, got none.")

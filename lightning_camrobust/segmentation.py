@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_camrobust.errors import ArgumentError
+from lightning_camrobust.images import check_images
 from lightning_camrobust.members import resolve_member
 from lightning_camrobust.types import Segmenter
 
@@ -29,6 +30,7 @@ class SegmentCache:
         self.max_bytes = max_bytes
         self.num_bytes = 0
         self._labels: OrderedDict[str, Tensor] = OrderedDict()
+        self._nameless: dict[int, Segmenter] = {}
         self._lock = threading.Lock()
 
     def get(self, key: str) -> Tensor | None:
@@ -50,6 +52,14 @@ class SegmentCache:
             while self.num_bytes > self.max_bytes:
                 _, dropped = self._labels.popitem(last=False)
                 self.num_bytes -= _num_bytes(dropped)
+
+    def name_of(self, segmenter: Segmenter) -> str:
+        """Return what tells a segmenter from all others: its settings, or for a function itself."""
+        if hasattr(segmenter, "__dataclass_fields__"):
+            return f"{type(segmenter).__module__} {segmenter!r}"
+        # Kept alive, or the next function could lie at the same address and be taken for this one.
+        self._nameless[id(segmenter)] = segmenter
+        return str(id(segmenter))
 
     def clear(self) -> None:
         """Forget everything."""
@@ -85,7 +95,8 @@ def segment_images(
     segmenter: Segmenter = resolve_member("segment", method)
     store = _CACHE if cache is None else cache
     host = _three_channels(images.detach()).float().cpu()
-    keys = [_content_key(image, segmenter) for image in host]
+    name = store.name_of(segmenter)
+    keys = [_content_key(image, name) for image in host]
     found = [store.get(key) for key in keys]
     missing = [index for index, labels in enumerate(found) if labels is None]
     if missing:
@@ -107,14 +118,11 @@ def _run(segmenter: Segmenter, images: Tensor) -> Tensor:
 
 
 def _check_range(images: Tensor) -> None:
-    if not isinstance(images, Tensor) or images.dim() != 4 or not images.is_floating_point() or not images.numel():
-        came = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        raise ArgumentError(f"`images` must be float (b, c, H, W) with at least one image, got {came}.")
+    check_images(images)
     low, high = float(images.min()), float(images.max())
-    # NaN fails both comparisons and is refused as well.
-    if not (low >= -1e-6 and high <= 1 + 1e-6):
+    if low < -1e-6 or high > 1 + 1e-6:
         raise ArgumentError(
-            f"`images` must lie in [0, 1] without NaN, got values from {low:.4g} to {high:.4g}. "
+            f"`images` must lie in [0, 1], got values from {low:.4g} to {high:.4g}. "
             "Undo the normalisation, or divide by 255, before segmenting."
         )
 
@@ -129,8 +137,8 @@ def _num_bytes(labels: Tensor) -> int:
     return labels.numel() * labels.element_size()
 
 
-def _content_key(image: Tensor, segmenter: Segmenter) -> str:
+def _content_key(image: Tensor, segmenter: str) -> str:
     pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).contiguous().numpy()
     digest = hashlib.blake2b(pixels.tobytes(), digest_size=16)
-    digest.update(f"{tuple(image.shape)} {type(segmenter).__module__} {segmenter!r}".encode())
+    digest.update(f"{tuple(image.shape)} {segmenter}".encode())
     return digest.hexdigest()

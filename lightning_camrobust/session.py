@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_camrobust.batches import find_classifier
-from lightning_camrobust.explain import check_images
 from lightning_camrobust.gallery import Gallery, collect_gallery, picture_noises
 from lightning_camrobust.heldout import Chunk, HeldOutImages
+from lightning_camrobust.images import check_images
 from lightning_camrobust.isolation import observe_only
 from lightning_camrobust.layers import layer_by_name, layer_name, resolve_target_layer
 from lightning_camrobust.pixels import PixelSpace, measure_range, pixel_space_from_ranges
@@ -108,6 +108,8 @@ class ProbeSession:
 
     def rehearse(self, images: Tensor) -> None:
         """Try layer and output on one image, so that a wrong one fails early; nothing is kept."""
+        if not images.numel():
+            return
         with torch.inference_mode(False), observe_only(self._owner), self._forward_context():
             first = images[:1].detach().clone()
             check_images(first)

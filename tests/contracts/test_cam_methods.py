@@ -105,10 +105,10 @@ def explain_and_compare_with_before(network, images, method):
 
 def small_network(dtype=torch.float32, channels=6):
     # A seed with which no map of no method is all zero.
-    torch.manual_seed(1)
+    torch.manual_seed(4)
     network = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
-        nn.Conv2d(8, channels, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, 5),
+        nn.Conv2d(8, channels, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, 5),
     )  # fmt: skip
     return network.eval().to(dtype)
 
@@ -136,7 +136,7 @@ def test_maps_have_the_layers_resolution_and_dtype(method, dtype, channels):
     assert (maps.amax(dim=(1, 2)) > 0).all()
 
 
-@pytest.mark.parametrize("layer", [3, 4], ids=["signed_activation", "activation_above_0"])
+@pytest.mark.parametrize("layer", [2, 4], ids=["activation_above_0", "signed_activation"])
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_maps_are_never_negative(method, layer):
     for number in range(5):

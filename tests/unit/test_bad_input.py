@@ -587,6 +587,19 @@ def test_constants_for_another_number_of_channels_in_the_callback(tmp_path):
 # Other settings of the callback
 
 
+def test_misspelt_classifier_is_refused_in_setup():
+    with pytest.raises(UnknownNameError, match="`classifier`: Classifier has no layer named 'nett'. Nearest: 'net'"):
+        make_callback(classifier="nett").setup(
+            pl.Trainer(accelerator="cpu", logger=False), Classifier(network()), "fit"
+        )
+
+
+@runs_a_trainer
+def test_classifier_of_a_wrong_type(tmp_path):
+    with pytest.raises(ArgumentError, match="`classifier` must be the name of a submodule or a function .*, got 3"):
+        validate(make_callback(classifier=3), Items(images()), tmp_path)
+
+
 @pytest.mark.parametrize("setting", ["num_samples", "every_n_epochs", "chunk_size"])
 @pytest.mark.parametrize("value", [0, -1, 2.5, True, "8"])
 def test_counts_are_at_least_1(setting, value):
