@@ -10,7 +10,7 @@ from lightning_camrobust.errors import ModelError
 from lightning_camrobust.logits import as_logits
 from lightning_camrobust.replay import Recording, record, replayed
 
-_Strategy = Callable[[int, Tensor], Tensor]
+_Strategy = Callable[["HeadRunner", int, Tensor], Tensor]
 # How far the logits of an unchanged copy may lie from the traced ones, relative to the largest logit. Only reductions
 # in another order differ (1e-6 in float32); half precision needs more room.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
@@ -48,7 +48,9 @@ class HeadRunner:
     ) -> None:
         self._model, self._layer, self._images, self._runs = model, layer, images, runs
         self._logits, self._activation = logits, activation
-        self._strategies: list[_Strategy] = [self._swap, self._replay, self._replay_copies, self._repeat]
+        # Plain functions: bound methods would make a cycle that keeps activations alive until the collector comes.
+        kind = type(self)
+        self._strategies: list[_Strategy] = [kind._swap, kind._replay, kind._replay_copies, kind._repeat]
         self._recorded: tuple[int, Recording] | None = None
         device = images.device.type
         self._autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
@@ -72,7 +74,7 @@ class HeadRunner:
         while self._strategies:
             try:
                 with torch.no_grad(), torch.autocast(*self._autocast):
-                    logits = self._strategies[0](index, batch)
+                    logits = self._strategies[0](self, index, batch)
                 if self._reproduces(index, logits, len(batch)):
                     return logits[1:]
             except torch.cuda.OutOfMemoryError:

@@ -1,7 +1,10 @@
 """What every segmenter promises, seen through `segment_images`, and what its cache promises."""
 
 import pickle
+import weakref
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 import pytest
@@ -157,6 +160,54 @@ def test_cache_tells_nameless_segmenters_apart():
         labels = segment_images(images, lambda batch, count=count: stripes(count, batch), cache=store)
         counts.append(int(labels.max()) + 1)
     assert counts == [2, 4, 8, 2, 4, 8]
+
+
+@dataclass(frozen=True)
+class Boundaries:
+    """A segmenter whose settings do not fit into a short repr."""
+
+    columns: torch.Tensor | Callable[[], torch.Tensor]
+
+    def __call__(self, images):
+        columns = self.columns() if callable(self.columns) else self.columns
+        labels = torch.bucketize(torch.arange(images.shape[3]), columns)
+        return labels.expand(len(images), *images.shape[2:]).contiguous()
+
+
+def test_cache_tells_settings_that_are_functions_apart():
+    store, images = SegmentCache(), torch.rand(1, 3, 8, 8)
+    counts = []
+    for count in (1, 3, 5, 1, 3, 5):
+        segmenter = Boundaries(lambda count=count: torch.arange(count))
+        counts.append(int(segment_images(images, segmenter, cache=store).max()) + 1)
+        del segmenter
+    assert counts == [2, 4, 6, 2, 4, 6]
+
+
+def test_cache_tells_settings_with_a_shortened_repr_apart():
+    store, images = SegmentCache(), torch.rand(1, 3, 8, 8)
+    early, late = torch.full((2001,), 100), torch.full((2001,), 100)
+    early[:1000], late[:1000] = 0, 0
+    early[1000], late[1000] = 2, 6  # torch prints neither
+    assert repr(early) == repr(late)
+    widths = [segment_images(images, Boundaries(each), cache=store)[0, 0].bincount().max() for each in (early, late)]
+    assert widths == [5, 6]
+
+
+def test_cache_lets_go_of_segmenters_whose_labels_are_gone():
+    store, images = SegmentCache(max_bytes=8 * 8 * 2), torch.rand(1, 3, 8, 8)
+
+    def forgotten(batch):
+        return stripes(2, batch)
+
+    def latest(batch):
+        return stripes(4, batch)
+
+    segment_images(images, forgotten, cache=store)
+    segment_images(images, latest, cache=store)
+    watched = weakref.ref(forgotten)
+    del forgotten
+    assert watched() is None
 
 
 def test_cache_is_bounded():
