@@ -44,6 +44,7 @@ def observe_only(model: nn.Module) -> Iterator[None]:
             _buffers(model),
             _training_flags(model),
             _hooks(model),
+            _inference_tensors(model),
             _children(model),
         ):
             stack.callback(restore)
@@ -83,6 +84,26 @@ def _children(model: nn.Module) -> Callable[[], None]:
             if module._modules != children:
                 module._modules.clear()
                 module._modules.update(children)
+
+    return restore
+
+
+def _inference_tensors(model: nn.Module) -> Callable[[], None]:
+    """Lend copies of tensors that a module kept from a forward in inference mode: autograd refuses the originals."""
+    kept = [
+        (module, name, value)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor) and value.is_inference()
+    ]
+    copies = [value.clone() for _, _, value in kept]
+    for (module, name, _), copy in zip(kept, copies, strict=True):
+        vars(module)[name] = copy
+
+    def restore() -> None:
+        for (module, name, value), copy in zip(kept, copies, strict=True):
+            if vars(module).get(name) is copy:
+                vars(module)[name] = value
 
     return restore
 

@@ -80,6 +80,7 @@ class ProbeSession:
         self._shared = shared
         self._rows: list[Tensor] = []
         self._seconds = 0.0
+        self._told_of_memory = False
 
     @property
     def full(self) -> bool:
@@ -148,11 +149,12 @@ class ProbeSession:
 
     def _probe_halves(self, chunk: Chunk) -> None:
         half = (len(chunk.images) + 1) // 2
-        if half < self._images.chunk_size:
-            self._images.chunk_size = half
+        self._images.chunk_size = min(half, self._images.chunk_size)
+        if not self._told_of_memory:
+            self._told_of_memory = True
             warnings.warn(
-                f"CAM robustness: out of memory with {len(chunk.images)} images at once; going on with {half}. "
-                f"Pass CAMRobustnessCallback(chunk_size={half}) to begin there.",
+                f"CAM robustness: out of memory with {len(chunk.images)} images at once; going on with {half} or "
+                f"fewer. Pass CAMRobustnessCallback(chunk_size={half}) to begin there.",
                 UserWarning,
                 stacklevel=2,
             )
