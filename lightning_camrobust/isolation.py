@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_camrobust.errors import ModelError
+
 
 @contextmanager
 def observe_only(model: nn.Module) -> Iterator[None]:
@@ -26,6 +28,9 @@ def observe_only(model: nn.Module) -> Iterator[None]:
     Yields:
         Nothing.
 
+    Raises:
+        ModelError: If the network is a TorchScript module, on which hooks do not run.
+
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).train()
         >>> with observe_only(net):
@@ -34,6 +39,11 @@ def observe_only(model: nn.Module) -> Iterator[None]:
         >>> net[1].training
         True
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(
+            f"{type(model).__name__} is a TorchScript module; hooks on it do not run, so it cannot be explained. "
+            "Use the network it was scripted or traced from."
+        )
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_camrobust.errors import ArgumentError, ModelError, NoSpatialLayerError, UnknownNameError, nearest_names
+from lightning_camrobust.errors import ArgumentError, NoSpatialLayerError, UnknownNameError, nearest_names
 from lightning_camrobust.logits import as_logits
 
 
@@ -34,18 +34,12 @@ def resolve_target_layer(model: nn.Module, target_layer: nn.Module | str | None,
         UnknownNameError: If no module has that name.
         ArgumentError: If the module is not part of ``model``, or is neither module, name nor None.
         NoSpatialLayerError: If None was given and no layer qualifies.
-        ModelError: If the network or the layer is a TorchScript module.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
         >>> resolve_target_layer(net, None, torch.rand(1, 1, 8, 8))
         ReLU()
     """
-    if isinstance(target_layer or model, torch.jit.ScriptModule):
-        raise ModelError(
-            f"{type(target_layer or model).__name__} is a TorchScript module; hooks on it do not run, so it cannot be "
-            "explained. Use the network it was scripted or traced from."
-        )
     if target_layer is None:
         return find_target_layer(model, images)
     if isinstance(target_layer, str):

@@ -1,10 +1,37 @@
+import os
+import threading
+from pathlib import Path
+
 import pytest
 import torch
 
-# Small networks: a second thread costs more than it brings, and tests run beside each other in two processes.
+# Small networks: a second thread costs more than it brings.
 torch.set_num_threads(1)
+# Set by Lightning itself, for good, when it is asked for a seed or for determinism.
+_BY_LIGHTNING = {"PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG", "PYTEST_CURRENT_TEST"}
+
+
+def _world():
+    return {
+        "environment": {key: value for key, value in os.environ.items() if key not in _BY_LIGHTNING},
+        "threads": {thread.name for thread in threading.enumerate() if not thread.daemon},
+        "process group": torch.distributed.is_available() and torch.distributed.is_initialized(),
+        "grad mode": torch.is_grad_enabled(),
+        "inference mode": torch.is_inference_mode_enabled(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+        "default dtype": torch.get_default_dtype(),
+        "threads of torch": torch.get_num_threads(),
+        "files": sorted(path.name for path in Path.cwd().iterdir() if not path.name.startswith((".", "__"))),
+    }
 
 
 @pytest.fixture(autouse=True)
-def _seeded():
+def _leaves_the_world_as_it_was():
+    """Seed each test, and fail one that leaves a thread, a file, a variable, a process group or a mode behind."""
     torch.manual_seed(0)
+    before = _world()
+    yield
+    torch.use_deterministic_algorithms(False)
+    after = _world()
+    changed = {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+    assert not changed
