@@ -1,5 +1,6 @@
 """Between the model's input units and pixel space [0, 1]."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,7 +88,9 @@ def make_pixel_space(mean: float | Sequence[float] | None, std: float | Sequence
     means, stds = _as_tuple(mean), _as_tuple(std)
     if len(means) != len(stds) or not means:
         raise ArgumentError(f"`mean` and `std` must have the same length, got {len(means)} and {len(stds)}.")
-    if any(not value > 0 for value in stds):
+    if not all(math.isfinite(value) for value in means):
+        raise ArgumentError(f"`mean` must be finite in every channel, got {means}.")
+    if not all(0 < value < math.inf for value in stds):
         raise ArgumentError(f"`std` must be above 0 in every channel, got {stds}.")
     return PixelSpace(means, stds)
 

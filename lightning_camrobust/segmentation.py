@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Hashable
 
 import torch
 from torch import Tensor
@@ -29,11 +30,10 @@ class SegmentCache:
     def __init__(self, max_bytes: int = 256 * 2**20) -> None:
         self.max_bytes = max_bytes
         self.num_bytes = 0
-        self._labels: OrderedDict[str, Tensor] = OrderedDict()
-        self._nameless: dict[int, Segmenter] = {}
+        self._labels: OrderedDict[Hashable, Tensor] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: str) -> Tensor | None:
+    def get(self, key: Hashable) -> Tensor | None:
         """Return the labels ``(H, W)`` int64 kept under a key, or None."""
         with self._lock:
             if key not in self._labels:
@@ -41,7 +41,7 @@ class SegmentCache:
             self._labels.move_to_end(key)
             return self._labels[key].long()
 
-    def put(self, key: str, labels: Tensor) -> None:
+    def put(self, key: Hashable, labels: Tensor) -> None:
         """Keep labels ``(H, W)``, in the smallest integer type that holds them."""
         small = labels.to(torch.int16 if int(labels.max()) < 2**15 else torch.int32)
         with self._lock:
@@ -52,14 +52,6 @@ class SegmentCache:
             while self.num_bytes > self.max_bytes:
                 _, dropped = self._labels.popitem(last=False)
                 self.num_bytes -= _num_bytes(dropped)
-
-    def name_of(self, segmenter: Segmenter) -> str:
-        """Return what tells a segmenter from all others: its settings, or for a function itself."""
-        if hasattr(segmenter, "__dataclass_fields__"):
-            return f"{type(segmenter).__module__} {segmenter!r}"
-        # Kept alive, or the next function could lie at the same address and be taken for this one.
-        self._nameless[id(segmenter)] = segmenter
-        return str(id(segmenter))
 
     def clear(self) -> None:
         """Forget everything."""
@@ -95,8 +87,9 @@ def segment_images(
     segmenter: Segmenter = resolve_member("segment", method)
     store = _CACHE if cache is None else cache
     host = _three_channels(images.detach()).float().cpu()
-    name = store.name_of(segmenter)
-    keys = [_content_key(image, name) for image in host]
+    # Kept under the segmenter itself and not its name: settings may be functions or tensors, whose text says little.
+    known = segmenter if isinstance(segmenter, Hashable) else object()
+    keys: list[Hashable] = [(_content_key(image), known) for image in host]
     found = [store.get(key) for key in keys]
     missing = [index for index, labels in enumerate(found) if labels is None]
     if missing:
@@ -137,8 +130,8 @@ def _num_bytes(labels: Tensor) -> int:
     return labels.numel() * labels.element_size()
 
 
-def _content_key(image: Tensor, segmenter: str) -> str:
+def _content_key(image: Tensor) -> str:
     pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).contiguous().numpy()
     digest = hashlib.blake2b(pixels.tobytes(), digest_size=16)
-    digest.update(f"{tuple(image.shape)} {segmenter}".encode())
+    digest.update(str(tuple(image.shape)).encode())
     return digest.hexdigest()

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -7,6 +8,9 @@ import torch
 
 # Small networks: a second thread costs more than it brings.
 torch.set_num_threads(1)
+with contextlib.suppress(ImportError, RuntimeError):
+    # OpenCV, which it imports, sets a variable for good; before the first test, that is nobody's fault.
+    import pytorch_grad_cam  # noqa: F401
 # Set by Lightning itself, for good, when it is asked for a seed or for determinism.
 _BY_LIGHTNING = {"PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG", "PYTEST_CURRENT_TEST"}
 
