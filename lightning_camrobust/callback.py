@@ -13,7 +13,7 @@ from torch import nn
 from lightning_camrobust.batches import find_images
 from lightning_camrobust.compare.rbo import RankBiasedOverlap, Ties
 from lightning_camrobust.errors import ArgumentError
-from lightning_camrobust.heldout import HeldOutImages, numbering
+from lightning_camrobust.heldout import HeldOutImages, find_numbering
 from lightning_camrobust.layers import layer_by_name
 from lightning_camrobust.pixels import PixelSpace, make_pixel_space
 from lightning_camrobust.plan import make_plan
@@ -237,19 +237,19 @@ class CAMRobustnessCallback(_Base):
         self._session = None
         if not (trainer.sanity_checking or self._is_due(trainer)):
             return
-        number = numbering(
-            pick_loader(loaders, self.dataloader_idx), rank=trainer.global_rank, world_size=trainer.world_size
-        )
+        loader = pick_loader(loaders, self.dataloader_idx)
+        numbering = find_numbering(loader, rank=trainer.global_rank, world_size=trainer.world_size)
         pictures = trainer.is_global_zero and self.log_images > 0 and bool(tensorboard_writers(trainer.loggers))
         self._session = ProbeSession(
             self._plan,
             pl_module,
-            HeldOutImages(self.num_samples, self.chunk_size, number),
+            HeldOutImages(self.num_samples, self.chunk_size, numbering),
             classifier=self.classifier,
             target_layer=self.target_layer,
             space=self._space,
             gallery_size=self.log_images if pictures else 0,
             forward_context=trainer.precision_plugin.forward_context,
+            rank=trainer.global_rank,
             shared=trainer.world_size > 1,
         )
 

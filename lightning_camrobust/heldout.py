@@ -25,6 +25,20 @@ class Chunk:
     positions: Tensor
 
 
+@dataclass(frozen=True)
+class Numbering:
+    """How a process numbers the images it sees.
+
+    Attributes:
+        number: From the count of images this process has seen to the position in the data, or ``NOT_MINE``.
+        settled: Whether these positions hold over all processes; those of a stream are counted anew at the end, when
+            it is known how many images each process saw.
+    """
+
+    number: Callable[[int], int] = lambda index: index
+    settled: bool = True
+
+
 class HeldOutImages:
     """Collect the images of a run whose position is below ``num_samples``, and hand them out in chunks of a fixed size.
 
@@ -33,7 +47,7 @@ class HeldOutImages:
     Args:
         num_samples: How many images to take, over all processes.
         chunk_size: How many are handed out at once.
-        number: Position in the data of the n-th image that this process sees, or ``NOT_MINE``.
+        numbering: How this process numbers the images it sees.
 
     Example:
         >>> held = HeldOutImages(num_samples=5, chunk_size=2)
@@ -45,10 +59,12 @@ class HeldOutImages:
         [[4]]
     """
 
-    def __init__(self, num_samples: int, chunk_size: int, number: Callable[[int], int] = lambda index: index) -> None:
+    def __init__(self, num_samples: int, chunk_size: int, numbering: Numbering | None = None) -> None:
         self.chunk_size = chunk_size
         self._num_samples = num_samples
-        self._number = number
+        numbering = Numbering() if numbering is None else numbering
+        self._number = numbering.number
+        self.settled = numbering.settled
         self._seen = 0
         self._waiting: list[tuple[int, Tensor]] = []
 
@@ -76,6 +92,20 @@ class HeldOutImages:
                 # What the user's own step does to the batch later must not reach us, nor the other way round.
                 self._waiting.append((position, image.detach().clone()))
 
+    def settle(self, counts: list[int], rank: int) -> None:
+        """Number a stream's images over all processes, first the first one of each, and keep those that are wanted.
+
+        Args:
+            counts: How many images wait on each process.
+            rank: Of this process.
+        """
+        numbered = []
+        for index, (_, image) in enumerate(self._waiting):
+            before = sum(min(count, index + (other < rank)) for other, count in enumerate(counts))
+            numbered.append((before, image))
+        self._waiting = [(position, image) for position, image in numbered if position < self._num_samples]
+        self.settled = True
+
     def chunks(self, *, whole_only: bool) -> list[Chunk]:
         """Hand out chunks, with ``whole_only`` just those that are full. Images of different size never share one."""
         handed: list[Chunk] = []
@@ -91,7 +121,7 @@ class HeldOutImages:
         return handed
 
 
-def numbering(loader: Any, *, rank: int, world_size: int) -> Callable[[int], int]:
+def find_numbering(loader: Any, *, rank: int, world_size: int) -> Numbering:
     """Tell how a loader of one process numbers the images of the whole data set.
 
     Args:
@@ -100,25 +130,25 @@ def numbering(loader: Any, *, rank: int, world_size: int) -> Callable[[int], int
         world_size: Number of processes.
 
     Returns:
-        From the count of images this process has seen to the position in the data. Equal positions mean the same image
-        on all processes, so every image is measured once: the copies that a ``DistributedSampler`` appends to fill its
-        shards are ``NOT_MINE``, and if every process sees all data, each takes its share.
+        The numbering. Equal positions mean the same image on all processes, so every image is measured once: the
+        copies that a ``DistributedSampler`` appends to fill its shards are ``NOT_MINE``, and if every process sees all
+        data, each takes its share.
 
     Example:
         >>> from torch.utils.data import DataLoader
-        >>> number = numbering(DataLoader(range(5), sampler=DistributedSampler(range(5), 2, 1, shuffle=False)),
-        ...                    rank=1, world_size=2)
-        >>> [number(index) for index in range(3)]
+        >>> loader = DataLoader(range(5), sampler=DistributedSampler(range(5), 2, 1, shuffle=False))
+        >>> numbering = find_numbering(loader, rank=1, world_size=2)
+        >>> [numbering.number(index) for index in range(3)]
         [1, 3, -1]
     """
     sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None) or getattr(loader, "sampler", None)
     if isinstance(sampler, DistributedSampler):
         length, replicas, own = len(sampler.dataset), sampler.num_replicas, sampler.rank  # type: ignore[arg-type]
-        return lambda index: _below(index * replicas + own, length)
+        return Numbering(lambda index: _below(index * replicas + own, length))
     streamed = isinstance(getattr(loader, "dataset", None), IterableDataset)
     if world_size > 1 and isinstance(sampler, SequentialSampler) and not streamed:
-        return lambda index: index if index % world_size == rank else NOT_MINE
-    return lambda index: index * world_size + rank
+        return Numbering(lambda index: index if index % world_size == rank else NOT_MINE)
+    return Numbering(settled=world_size == 1)
 
 
 def _below(position: int, length: int) -> int:

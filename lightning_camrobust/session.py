@@ -38,6 +38,7 @@ class ProbeSession:
         space: How inputs relate to pixels; None recognises it from all images of the run.
         gallery_size: How many images to keep for a picture.
         forward_context: Context to run the network in, for autocast.
+        rank: Of this process.
         shared: Whether other processes take part, so that what concerns all can only be settled at the end.
 
     Attributes:
@@ -65,6 +66,7 @@ class ProbeSession:
         space: PixelSpace | None = None,
         gallery_size: int = 0,
         forward_context: Callable[[], AbstractContextManager[None]] = nullcontext,
+        rank: int = 0,
         shared: bool = False,
     ) -> None:
         self.plan = plan
@@ -77,7 +79,7 @@ class ProbeSession:
         self._images = images
         self._gallery_size = gallery_size
         self._forward_context = forward_context
-        self._shared = shared
+        self._rank, self._shared = rank, shared
         self._rows: list[Tensor] = []
         self._seconds = 0.0
         self._told_of_memory = False
@@ -103,7 +105,7 @@ class ProbeSession:
                 check_images(images)
                 self._images.add(images)
             complete = last or self.full
-            if self.space is None and (self._shared or not complete):
+            if not self._images.settled or (self.space is None and (self._shared or not complete)):
                 return
             self._probe_waiting(whole_only=not complete)
 
@@ -119,8 +121,7 @@ class ProbeSession:
     def finish(self, gather: Gather = lambda rows: rows) -> Report | None:
         """Probe what is left and sum up over all processes; None if no image came to any of them."""
         with torch.inference_mode(False):
-            if self.space is None:
-                self.space = pixel_space_from_ranges(gather(measure_range(self._images.waiting)))
+            self._settle(gather)
             self._probe_waiting(whole_only=True)
             self._probe_waiting(whole_only=False)
             capacity = self._images.capacity if self._shared else None
@@ -130,6 +131,16 @@ class ProbeSession:
             return None
         name = "" if self._layer is None else layer_name(self._owner, self._layer)
         return {**make_report(comparison, self.plan.cells), "target_layer": name, "seconds": seconds}
+
+    def _settle(self, gather: Gather) -> None:
+        """Agree with the other processes on what could not be known from this one's images alone."""
+        if self.space is not None and self._images.settled:
+            return
+        ranges = gather(measure_range(self._images.waiting))
+        if not self._images.settled:
+            self._images.settle(ranges[:, 0].long().tolist(), self._rank)
+        if self.space is None:
+            self.space = pixel_space_from_ranges(ranges)
 
     def _probe_waiting(self, *, whole_only: bool) -> None:
         if self.space is None and self._images.waiting:

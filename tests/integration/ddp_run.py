@@ -1,8 +1,9 @@
-"""Validate digits on several processes and print the result; test_ddp.py starts it as a script."""
+"""Validate digits on several processes, each writing its result to a file; test_ddp.py starts it as a script."""
 
 import json
 import sys
 import warnings
+from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
@@ -34,7 +35,10 @@ class FailsOnTheLastRank(QuietModule):
 
 
 class Teller(pl.Callback):
-    """Count collective operations, and print the result from the process that has it."""
+    """Count collective operations, and write down what this process has as the result."""
+
+    def __init__(self, folder):
+        self.folder = folder
 
     def on_validation_start(self, trainer, pl_module):
         self.collectives = []
@@ -60,10 +64,10 @@ class Teller(pl.Callback):
             "num_images": callback.report["num_images"],
             "collectives": self.during_run,
         }
-        print(f"RESULT {trainer.global_rank} {json.dumps(result)}", flush=True)
+        Path(self.folder, f"{trainer.global_rank}.json").write_text(json.dumps(result))
 
 
-def main(devices, strategy, case, batch_size, count, inputs):
+def main(folder, devices, strategy, case, batch_size, count, inputs):
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     module = trained(FailsOnTheLastRank() if case == "error" else QuietModule())
@@ -77,11 +81,11 @@ def main(devices, strategy, case, batch_size, count, inputs):
     callback = CAMRobustnessCallback(segmenter="grid", num_samples=24, chunk_size=8, **known)
     trainer = pl.Trainer(
         devices=devices, strategy=strategy, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=[callback, Teller()],
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[callback, Teller(folder)],
     )  # fmt: skip
     trainer.validate(module, loader, verbose=False)
 
 
 if __name__ == "__main__":
-    devices, strategy, case, batch_size, count, inputs = sys.argv[1:]
-    main(int(devices), strategy, case, int(batch_size), int(count), inputs)
+    folder, devices, strategy, case, batch_size, count, inputs = sys.argv[1:]
+    main(folder, int(devices), strategy, case, int(batch_size), int(count), inputs)
