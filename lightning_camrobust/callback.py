@@ -156,7 +156,8 @@ class CAMRobustnessCallback(_Base):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to a running trainer: Lightning hangs bound methods of the model on each callback."""
-        return {**vars(self), "_session": None, **dict.fromkeys(("log", "log_dict") & vars(self).keys())}
+        kept = {key: value for key, value in vars(self).items() if key not in ("log", "log_dict")}
+        return {**kept, "_session": None}
 
     @property
     def state_key(self) -> str:

@@ -49,7 +49,8 @@ class PixelSpace:
         Returns:
             ``(b, c, H, W)`` in the dtype of ``inputs``.
         """
-        return (inputs.to(pixels.dtype) + (noisy - pixels) / self._column(self.std, pixels)).to(inputs.dtype)
+        change = (noisy - pixels).div_(self._column(self.std, pixels))
+        return change.add_(inputs).to(inputs.dtype)
 
     def _column(self, values: tuple[float, ...], like: Tensor) -> Tensor:
         channels = like.shape[1]

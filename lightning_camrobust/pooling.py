@@ -40,8 +40,10 @@ def build_pooling(segments: Tensor, *, map_size: tuple[int, int]) -> tuple[Tenso
     count = max(int(segments.max()) + 1, 1)
     ids = torch.arange(count, device=segments.device)
     operators, sizes = [], []
-    for labels in segments:  # one image at a time: the indicator of all segments is large
-        indicator = (labels == ids[:, None, None]).double()  # (s, H, W)
+    # One image at a time, and always in the same place: the indicator of all segments is large.
+    indicator = torch.empty(count, *segments.shape[1:], dtype=torch.float64, device=segments.device)
+    for labels in segments:
+        torch.eq(labels, ids[:, None, None], out=indicator)  # (s, H, W)
         sizes.append(indicator.sum(dim=(1, 2)))
         operators.append(rows.T @ (indicator @ columns))  # (s, h, w)
     size = torch.stack(sizes)

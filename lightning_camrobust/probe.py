@@ -12,7 +12,7 @@ from lightning_camrobust.plan import ProbePlan
 from lightning_camrobust.randomness import ImageRandomness, image_keys
 from lightning_camrobust.segmentation import segment_images
 from lightning_camrobust.trace import trace
-from lightning_camrobust.types import Comparison, Trace
+from lightning_camrobust.types import Comparison
 
 
 @dataclass(frozen=True)
@@ -82,19 +82,19 @@ def probe(
     """
     pixels = space.to_pixels(images)
     keys = image_keys(pixels)
-    segments = segment_images(pixels, plan.segmenter)
+    segments = segment_images(pixels, plan.segmenter).to(torch.int32)
     pooling = SegmentPooling(segments)
-    clean_pass = trace(model, images, target_layer=target_layer, classes=_target(plan))
-    clean = _explain(clean_pass, plan)
-    target = _target(plan, clean=clean_pass)
+    clean = _explain(model, images, plan, target_layer=target_layer, classes=_target(plan))
     clean_scores = {label: pooling.score(maps) for label, maps in clean.maps.items()}
+    target = _target(plan, clean=clean)
     comparisons, views = [], {}
     for index, noise in enumerate(plan.noises):
         randomness = ImageRandomness(keys, plan.seed, noise.family, noise.severity)
         noisy_pixels = noise.perturbation(pixels, severity=noise.severity, randomness=randomness)
         noisy_images = space.from_pixels(noisy_pixels, pixels=pixels, inputs=images)
-        noisy_pass = trace(model, noisy_images, target_layer=target_layer, classes=target, runs=clean_pass.runs)
-        noisy = _explain(noisy_pass, plan)
+        if index not in keep_noises:
+            del noisy_pixels  # not needed any more while the network runs
+        noisy = _explain(model, noisy_images, plan, target_layer=target_layer, classes=target, runs=clean.runs)
         for label, maps in noisy.maps.items():
             before, present, before_ok = clean_scores[label]
             after, _, after_ok = pooling.score(maps)
@@ -115,22 +115,34 @@ def probe(
 
 @dataclass(frozen=True)
 class _Explained:
+    """What is kept of a pass; the pass itself, with its images and activations, is let go at once."""
+
     classes: Tensor
     decisions: Tensor
     maps: dict[str, Tensor]
+    runs: int
 
 
-def _explain(pass_: Trace, plan: ProbePlan) -> _Explained:
+def _explain(
+    model: nn.Module,
+    images: Tensor,
+    plan: ProbePlan,
+    *,
+    target_layer: nn.Module,
+    classes: Tensor | Callable[[Tensor], Tensor] | None,
+    runs: int | None = None,
+) -> _Explained:
+    pass_ = trace(model, images, target_layer=target_layer, classes=classes, runs=runs)
     # Under autocast the arithmetic of maps would be done in half precision.
-    with torch.autocast(pass_.images.device.type, enabled=False):
+    with torch.autocast(images.device.type, enabled=False):
         maps = {label: method(pass_).detach() for label, method in plan.methods.items()}
     if plan.multilabel:
         decisions = pass_.logits.gather(1, pass_.classes[:, None])[:, 0] > 0
-        return _Explained(pass_.classes, decisions, maps)
-    return _Explained(pass_.predictions, pass_.predictions, maps)
+        return _Explained(pass_.classes, decisions, maps, pass_.runs)
+    return _Explained(pass_.predictions, pass_.predictions, maps, pass_.runs)
 
 
-def _target(plan: ProbePlan, clean: Trace | None = None) -> Tensor | Callable[[Tensor], Tensor] | None:
+def _target(plan: ProbePlan, clean: _Explained | None = None) -> Tensor | Callable[[Tensor], Tensor] | None:
     """Say what is explained: by default the predicted class, in a multi-label task the clean image's top class."""
     if isinstance(plan.target, int):
         chosen = plan.target

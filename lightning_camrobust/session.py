@@ -116,6 +116,8 @@ class ProbeSession:
         with torch.inference_mode(False), observe_only(self._owner), self._forward_context():
             first = images[:1].detach().clone()
             check_images(first)
+            if self.space is not None:
+                self.space.to_pixels(first)
             trace(self._model, first, target_layer=self._find_layer(first))
 
     def finish(self, gather: Gather = lambda rows: rows) -> Report | None:

@@ -38,15 +38,17 @@ class ShotNoise:
 
     def __call__(self, images: Tensor, *, severity: int, randomness: Randomness) -> Tensor:
         """Return disturbed copies of ``images`` ``(b, c, H, W)`` in [0, 1], clipped to it."""
-        table = _TABLE if self.levels is None else SeverityTable(self.levels, self.levels)
-        level = table.value(severity, images=images, column=self.column)
+        values = _TABLE if self.levels is None else SeverityTable(self.levels, self.levels)
+        level = values.value(severity, images=images, column=self.column)
         grey = (images.float().clamp(0, 1) * 255).round()
         chance = randomness.uniform(tuple(images.shape[1:])).double()
         cumulative, columns = _shifted_distributions(level)
         # Row g of the table lies in (g, g + 1], so one search in the flattened table finds the count for grey level g.
-        found = torch.searchsorted(torch.from_numpy(cumulative).to(images.device), chance + grey)
-        counts = found - grey.long() * columns
-        return (counts.to(torch.float32) / level).clamp(0, 1).to(images.dtype)
+        table = torch.from_numpy(cumulative).to(images.device)
+        found: Tensor = torch.searchsorted(table, chance.add_(grey), out_int32=True)
+        counts = found.sub_(grey.mul_(columns).to(torch.int32))
+        noisy: Tensor = counts.to(torch.float32) / level
+        return noisy.clamp_(0, 1).to(images.dtype)
 
 
 @lru_cache(maxsize=32)

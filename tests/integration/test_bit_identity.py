@@ -167,6 +167,7 @@ CASES = {
     "own random draws in validation": {"module": UsesItsOwnRandomness},
     "bf16-mixed": {"trainer": {"precision": "bf16-mixed"}},
     "bf16-true": {"trainer": {"precision": "bf16-true"}},
+    "16-mixed": {"trainer": {"precision": "16-mixed"}},
     "64-true": {"trainer": {"precision": "64-true"}},
     "averaged weights": {"callbacks": [ema]},
     "stochastic weight averaging": {"callbacks": [lambda: StochasticWeightAveraging(0.01, swa_epoch_start=1)]},

@@ -275,7 +275,7 @@ def test_nothing_is_held_after_200_validations(tmp_path):
 # 3 precision
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true", "32-true"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true", "32-true"])
 def test_forward_follows_the_trainers_precision_and_maps_do_not(tmp_path, precision):
     kinds = []
 
