@@ -21,7 +21,14 @@ from lightning_camrobust.report.tensorboard import tensorboard_writers, write_pi
 from lightning_camrobust.session import ProbeSession
 from lightning_camrobust.severity import Column
 from lightning_camrobust.summary import Report, scores_to_log
-from lightning_camrobust.trainers import builds_modules_late, gather_rows, is_last_batch, pick_loader, refuse_sharded
+from lightning_camrobust.trainers import (
+    builds_modules_late,
+    gather_rows,
+    is_last_batch,
+    monitors_of,
+    pick_loader,
+    refuse_sharded,
+)
 
 # A member's name or a ready-made one. Not the narrower protocols of `types`: jsonargparse reads those as factories and
 # then refuses a class path in YAML; and the callable comes first, or a class path would stay a plain string.
@@ -180,6 +187,15 @@ class CAMRobustnessCallback(_Base):
         """Refuse a wrong layer name before anything runs."""
         self._runs_in_stage = 0
         refuse_sharded(trainer.strategy)
+        stale = monitors_of(trainer, f"_{self.name}_")
+        if self.every_n_epochs > 1 and stale and stage == "fit":
+            warnings.warn(
+                f"CAMRobustnessCallback: {', '.join(stale)} reads a score that is renewed only every "
+                f"{self.every_n_epochs} epochs; in between it sees the old value, and patience counts it as no "
+                "improvement. Use every_n_epochs=1 with a smaller num_samples, or multiply patience.",
+                UserWarning,
+                stacklevel=2,
+            )
         for argument, name in (("target_layer", self.target_layer), ("classifier", self.classifier)):
             # Modules built in `configure_model` do not exist yet; names are looked up again in each run.
             if isinstance(name, str) and not builds_modules_late(pl_module):

@@ -76,6 +76,20 @@ def builds_modules_late(pl_module: Any) -> bool:
     return not owner.__module__.startswith(("lightning.pytorch.", "pytorch_lightning."))
 
 
+def monitors_of(trainer: Any, part: str) -> list[str]:
+    """Name the callbacks that monitor one of our scores.
+
+    Args:
+        trainer: The trainer.
+        part: What the monitored key must contain.
+
+    Returns:
+        Their class names.
+    """
+    watching = [each for each in trainer.callbacks if part in str(getattr(each, "monitor", None) or "")]
+    return [type(each).__name__ for each in watching]
+
+
 def refuse_sharded(strategy: Any) -> None:
     """Refuse strategies that spread the parameters of one layer over several processes.
 

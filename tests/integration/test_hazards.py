@@ -10,7 +10,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 from torch.optim.swa_utils import get_ema_avg_fn
@@ -295,6 +295,33 @@ def test_forward_follows_the_trainers_precision_and_maps_do_not(tmp_path, precis
     assert all(math.isfinite(row["consistency"]) and row["consistency"] > 0.2 for row in report["pooled"])
 
 
+def test_one_picture_draws_one_noise_in_any_precision_that_can_hold_it():
+    pixels = torch.randint(0, 256, (2, 3, 16, 16), generator=torch.Generator().manual_seed(0)) / 255
+    for noise in ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"):
+        wanted = perturb_images(pixels, noise, 3)
+        for dtype, room in ((torch.float64, 1e-6), (torch.bfloat16, 2e-2)):
+            found = perturb_images(pixels.to(dtype), noise, 3)
+            assert found.dtype == dtype
+            # Other noise would differ by tenths; a rounded input differs by its rounding.
+            assert (found.float() - wanted).abs().max() < room
+    double = perturb_images(((pixels - 0.45) / 0.22).double(), "gaussian_noise", 3, mean=0.45, std=0.22)
+    single = perturb_images((pixels - 0.45) / 0.22, "gaussian_noise", 3, mean=0.45, std=0.22)
+    assert (double - single).abs().max() < 1e-4
+
+
+def test_gradient_too_small_for_half_precision_survives():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)).eval()
+    with torch.no_grad():
+        net[4].weight.mul_(1e-4)  # behind 100 cells the gradient is 1e-7 to 1e-8, below what float16 can hold
+    images = torch.rand(4, 3, 12, 12)
+    wanted = compute_cams(net, images, target_layer="1")["gradcam"]
+    found = compute_cams(net.half(), images.half(), target_layer="1")["gradcam"]
+    assert found.dtype == torch.float32
+    for one, other in zip(wanted, found, strict=True):
+        if one.any():
+            assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.95
+
+
 # 4 logging
 
 
@@ -344,6 +371,19 @@ def test_every_tensorboard_logger_gets_pictures(tmp_path):
 def test_run_without_validation_says_so_once(tmp_path, settings):
     with pytest.warns(UserWarning, match="no images came during `fit`"):
         fit(tmp_path, watch(), max_epochs=1, num_sanity_val_steps=0, **settings)
+
+
+def test_monitor_on_a_score_that_grows_stale_is_warned_of(tmp_path):
+    stop = EarlyStopping("val_cam_robustness", mode="max", patience=2)
+    with pytest.warns(UserWarning, match="EarlyStopping reads a score that is renewed only every 3 epochs"):
+        fit(tmp_path, watch(every_n_epochs=3), stop, max_epochs=1)
+
+
+def test_progress_bar_shows_the_score_on_demand_only(tmp_path):
+    for wanted in (True, False):
+        trainer = fit(tmp_path, watch(prog_bar=wanted), max_epochs=1)
+        assert ("val_cam_robustness" in trainer.progress_bar_metrics) is wanted
+        assert not [key for key in trainer.progress_bar_metrics if "consistency" in key]
 
 
 # 6 state, copies
