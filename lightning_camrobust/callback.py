@@ -10,15 +10,16 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
+from lightning_camrobust import messages
 from lightning_camrobust.batches import find_images
 from lightning_camrobust.compare.rbo import RankBiasedOverlap, Ties
-from lightning_camrobust.errors import ArgumentError
 from lightning_camrobust.heldout import HeldOutImages, find_numbering
 from lightning_camrobust.layers import layer_by_name
 from lightning_camrobust.pixels import PixelSpace, make_pixel_space
 from lightning_camrobust.plan import make_plan
 from lightning_camrobust.report.tensorboard import tensorboard_writers, write_pictures
 from lightning_camrobust.session import ProbeSession
+from lightning_camrobust.settings import part_of_key, whole_number
 from lightning_camrobust.severity import Column
 from lightning_camrobust.summary import Report, scores_to_log
 from lightning_camrobust.trainers import (
@@ -145,15 +146,15 @@ class CAMRobustnessCallback(_Base):
             multilabel=multilabel,
         )
         self.classifier = classifier
-        self.dataloader_idx = _whole("dataloader_idx", dataloader_idx, least=0)
+        self.dataloader_idx = whole_number("dataloader_idx", dataloader_idx, least=0)
         self.target_layer = target_layer
-        self.num_samples = _whole("num_samples", num_samples, least=1)
-        self.every_n_epochs = _whole("every_n_epochs", every_n_epochs, least=1)
-        self.log_images = _whole("log_images", log_images, least=0)
-        self.chunk_size = _whole("chunk_size", chunk_size, least=1)
+        self.num_samples = whole_number("num_samples", num_samples, least=1)
+        self.every_n_epochs = whole_number("every_n_epochs", every_n_epochs, least=1)
+        self.log_images = whole_number("log_images", log_images, least=0)
+        self.chunk_size = whole_number("chunk_size", chunk_size, least=1)
         self.prog_bar = prog_bar
         self.prepare_batch = prepare_batch
-        self.name = _slash_free(name)
+        self.name = part_of_key(name)
         self.report: Report | None = None
         self.history: list[Report] = []
         self._space: PixelSpace | None = make_pixel_space(mean, std)
@@ -189,13 +190,7 @@ class CAMRobustnessCallback(_Base):
         refuse_sharded(trainer.strategy)
         stale = monitors_of(trainer, f"_{self.name}_")
         if self.every_n_epochs > 1 and stale and stage == "fit":
-            warnings.warn(
-                f"CAMRobustnessCallback: {', '.join(stale)} reads a score that is renewed only every "
-                f"{self.every_n_epochs} epochs; in between it sees the old value, and patience counts it as no "
-                "improvement. Use every_n_epochs=1 with a smaller num_samples, or multiply patience.",
-                UserWarning,
-                stacklevel=2,
-            )
+            warnings.warn(messages.stale_monitors(stale, self.every_n_epochs), UserWarning, stacklevel=2)
         for argument, name in (("target_layer", self.target_layer), ("classifier", self.classifier)):
             # Modules built in `configure_model` do not exist yet; names are looked up again in each run.
             if isinstance(name, str) and not builds_modules_late(pl_module):
@@ -205,12 +200,7 @@ class CAMRobustnessCallback(_Base):
         """Say so if no image ever came."""
         stage = getattr(stage, "value", stage)
         if stage in ("fit", "validate", "test") and self._runs_in_stage == 0:
-            warnings.warn(
-                f"CAMRobustnessCallback: no images came during `{stage}`, so there is no {self.name} score. Give the "
-                "trainer a non-empty validation loader (test loader for test), and check `limit_val_batches`.",
-                UserWarning,
-                stacklevel=2,
-            )
+            warnings.warn(messages.no_images(stage, self.name), UserWarning, stacklevel=2)
 
     def on_validation_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Begin a run, unless it is not due."""
@@ -304,25 +294,14 @@ class CAMRobustnessCallback(_Base):
             return
         self._told = True
         if self.target_layer is None:
-            rank_zero_info(
-                f"CAMRobustnessCallback explains layer {found['target_layer']!r}, the last one with a spatial "
-                "output. Choose another with CAMRobustnessCallback(target_layer=...)."
-            )
+            rank_zero_info(messages.chosen_layer(found["target_layer"]))
         if found["num_images"] < self.num_samples:
-            rank_zero_info(
-                f"CAMRobustnessCallback: num_samples={self.num_samples}, but only {found['num_images']} images came; "
-                "the score rests on these."
-            )
+            rank_zero_info(messages.fewer_images(found["num_images"], self.num_samples))
 
     def _log(self, pl_module: "LightningModule", scores: dict[str, float], stage: str) -> None:
         headline = f"{stage}_{self.name}_robustness"
         if headline not in scores:
-            warnings.warn(
-                "CAMRobustnessCallback: no pair of maps could be scored, all maps are flat, zero or NaN; "
-                f"`{headline}` is not logged this time. Look at the network's outputs, or name another `target_layer`.",
-                UserWarning,
-                stacklevel=2,
-            )
+            warnings.warn(messages.nothing_scored(headline), UserWarning, stacklevel=2)
         # MPS has no float64; everywhere else a logged score is the very number of the report.
         dtype = torch.float32 if pl_module.device.type == "mps" else torch.float64
         for key, value in scores.items():
@@ -337,19 +316,3 @@ class CAMRobustnessCallback(_Base):
         write_pictures(
             tensorboard_writers(trainer.loggers), session.gallery, self.report, name=self.name, step=trainer.global_step
         )
-
-
-def _whole(argument: str, value: int, *, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ArgumentError(
-            f"CAMRobustnessCallback: `{argument}` must be a whole number of at least {least}, got {value!r}."
-        )
-    return value
-
-
-def _slash_free(name: str) -> str:
-    if not isinstance(name, str) or not name or "/" in name:
-        raise ArgumentError(
-            f"CAMRobustnessCallback: `name` must be a word without '/', as it is part of a monitor key; got {name!r}."
-        )
-    return name

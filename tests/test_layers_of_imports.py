@@ -18,7 +18,20 @@ STAGES = ("cams", "perturb", "segment", "compare")
 # A module may import from lower levels only. A folder stands for all its files that are not named themselves.
 LEVELS = (
     ("_version", "errors", "types"),
-    ("members", "severity", "randomness", "pixels", "isolation", "pooling", "replay", "logits", "heldout", "images"),
+    (
+        "members",
+        "severity",
+        "randomness",
+        "pixels",
+        "isolation",
+        "pooling",
+        "replay",
+        "logits",
+        "heldout",
+        "images",
+        "settings",
+        "messages",
+    ),
     ("head", "layers", "stability", *STAGES),
     ("trace", "segmentation", "comparison", "summary", "batches"),
     ("explain", "functional", "metric"),

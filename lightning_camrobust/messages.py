@@ -1,0 +1,39 @@
+"""What the callback tells the user: each text says what is the case and what to do next."""
+
+
+def chosen_layer(name: str) -> str:
+    """Tell which layer was chosen."""
+    return (
+        f"CAMRobustnessCallback explains layer {name!r}, the last one with a spatial output. Choose another with "
+        "CAMRobustnessCallback(target_layer=...)."
+    )
+
+
+def fewer_images(found: int, wanted: int) -> str:
+    """Tell that the data held fewer images than were asked for."""
+    return f"CAMRobustnessCallback: num_samples={wanted}, but only {found} images came; the score rests on these."
+
+
+def no_images(stage: str, name: str) -> str:
+    """Tell that a stage ended without a single image."""
+    return (
+        f"CAMRobustnessCallback: no images came during `{stage}`, so there is no {name} score. Give the trainer a "
+        "non-empty validation loader (test loader for test), and check `limit_val_batches`."
+    )
+
+
+def nothing_scored(key: str) -> str:
+    """Tell that not a single pair of maps could be ranked."""
+    return (
+        f"CAMRobustnessCallback: no pair of maps could be scored, all maps are flat, zero or NaN; `{key}` is not "
+        "logged this time. Look at the network's outputs, or name another `target_layer`."
+    )
+
+
+def stale_monitors(callbacks: list[str], every_n_epochs: int) -> str:
+    """Tell that a monitored score is renewed less often than it is read."""
+    return (
+        f"CAMRobustnessCallback: {', '.join(callbacks)} reads a score that is renewed only every {every_n_epochs} "
+        "epochs; in between it sees the old value, and patience counts it as no improvement. Use every_n_epochs=1 with "
+        "a smaller num_samples, or multiply patience."
+    )

@@ -1,0 +1,31 @@
+"""Check the callback's plain settings."""
+
+from lightning_camrobust.errors import ArgumentError
+
+
+def whole_number(argument: str, value: int, *, least: int) -> int:
+    """Return a whole number that is large enough, or refuse it by the argument's name.
+
+    Example:
+        >>> whole_number("num_samples", 8, least=1)
+        8
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ArgumentError(
+            f"CAMRobustnessCallback: `{argument}` must be a whole number of at least {least}, got {value!r}."
+        )
+    return value
+
+
+def part_of_key(name: str) -> str:
+    """Return a name that may stand in a monitor key, or refuse it.
+
+    Example:
+        >>> part_of_key("cam")
+        'cam'
+    """
+    if not isinstance(name, str) or not name or "/" in name:
+        raise ArgumentError(
+            f"CAMRobustnessCallback: `name` must be a word without '/', as it is part of a monitor key; got {name!r}."
+        )
+    return name
