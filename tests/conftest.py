@@ -9,8 +9,10 @@ import torch
 # Small networks: a second thread costs more than it brings.
 torch.set_num_threads(1)
 with contextlib.suppress(ImportError, RuntimeError):
-    # OpenCV, which it imports, sets a variable for good; before the first test, that is nobody's fault.
+    # Libraries that set a variable when first imported; before the first test, that is nobody's fault.
     import pytorch_grad_cam  # noqa: F401
+
+    import lightning_camrobust.callback  # noqa: F401
 # Set by Lightning itself, for good, when it is asked for a seed or for determinism.
 _BY_LIGHTNING = {"PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG", "PYTEST_CURRENT_TEST"}
 
