@@ -1,5 +1,6 @@
 """CAMRobustnessCallback: when to probe, which images, whom to tell."""
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -188,6 +189,10 @@ class CAMRobustnessCallback(_Base):
         """Refuse a wrong layer name before anything runs."""
         self._runs_in_stage = 0
         refuse_sharded(trainer.strategy)
+        if trainer.world_size > 1:
+            # Every process logs the same number, so there is nothing to synchronise, whatever Lightning recommends.
+            told = rf"It is recommended to use `self\.log\('((val|test)_)?{re.escape(self.name)}_"
+            warnings.filterwarnings("ignore", message=told)
         stale = monitors_of(trainer, f"_{self.name}_")
         if self.every_n_epochs > 1 and stale and stage == "fit":
             warnings.warn(messages.stale_monitors(stale, self.every_n_epochs), UserWarning, stacklevel=2)

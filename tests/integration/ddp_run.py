@@ -68,7 +68,8 @@ class Teller(pl.Callback):
 
 
 def main(folder, devices, strategy, case, batch_size, count, inputs):
-    warnings.filterwarnings("ignore")
+    if case != "aloud":
+        warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     module = trained(FailsOnTheLastRank() if case == "error" else QuietModule())
     streamed = case == "idle"

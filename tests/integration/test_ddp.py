@@ -67,3 +67,10 @@ def test_an_error_on_one_rank_ends_all():
     done = run(".", 2, "ddp_spawn", "error", 4, 24, "raw")
     assert done.returncode != 0
     assert "only this rank" in done.stderr
+
+
+def test_nobody_is_told_to_synchronise_what_is_equal_everywhere(tmp_path):
+    done = run(tmp_path, 2, "ddp_spawn", "aloud", 16, 32, "known")
+    assert done.returncode == 0
+    assert "Using `DistributedSampler`" in done.stderr  # warnings do come through
+    assert "sync_dist" not in done.stderr
