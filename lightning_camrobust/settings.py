@@ -1,5 +1,7 @@
 """Check the callback's plain settings."""
 
+from typing import SupportsIndex
+
 from lightning_camrobust.errors import ArgumentError
 
 
@@ -10,11 +12,11 @@ def whole_number(argument: str, value: int, *, least: int) -> int:
         >>> whole_number("num_samples", 8, least=1)
         8
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or value < least:
         raise ArgumentError(
             f"CAMRobustnessCallback: `{argument}` must be a whole number of at least {least}, got {value!r}."
         )
-    return value
+    return int(value)
 
 
 def part_of_key(name: str) -> str:

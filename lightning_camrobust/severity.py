@@ -1,7 +1,7 @@
 """Severity 1..5, in the columns that the benchmark papers published for large and for small images."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 from torch import Tensor
 
@@ -71,9 +71,9 @@ def check_severity(severity: int) -> int:
         >>> check_severity(3)
         3
     """
-    if isinstance(severity, bool) or not isinstance(severity, int) or not 1 <= severity <= 5:
+    if isinstance(severity, bool) or not isinstance(severity, SupportsIndex) or not 1 <= severity <= 5:
         raise ArgumentError(
             f"`severity` must be a whole number from 1 (weak) to 5 (strong), got {severity!r}. "
             "For other strengths pass a perturbation with its own `levels`."
         )
-    return severity
+    return int(severity)
