@@ -48,16 +48,17 @@ def observe_only(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(_eager_when_compiled())
-        for restore in (
-            _random_streams(model),
-            _parameter_state(model),
-            _buffers(model),
-            _training_flags(model),
-            _hooks(model),
-            _inference_tensors(model),
-            _children(model),
+        for remember in (
+            _random_streams,
+            _parameter_state,
+            _buffers,
+            _training_flags,
+            _hooks,
+            _inference_tensors,
+            _children,
         ):
-            stack.callback(restore)
+            # One by one: what is set aside must already be sure to come back when the next one stumbles.
+            stack.callback(remember(model))
         for module in model.modules():
             # Not `model.eval()`: a user's override of `eval` or `train` might do more than set the flag.
             module.training = False
