@@ -6,12 +6,10 @@ b image in the batch, c channel, h w cell of a map, H W pixel of an image, s seg
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-
-ForwardFunction: TypeAlias = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)

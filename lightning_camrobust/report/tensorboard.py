@@ -28,14 +28,12 @@ def tensorboard_writers(loggers: Iterable[Any]) -> list[Any]:
 _HEADLINE = ("robustness", "consistency", "responsiveness", "flip_rate")
 
 
-def write_pictures(
-    loggers: Iterable[Any], gallery: "Gallery | None", report: dict[str, Any], *, name: str, step: int
-) -> None:
+def write_pictures(loggers: Iterable[Any], gallery: "Gallery", report: dict[str, Any], *, name: str, step: int) -> None:
     """Write the gallery and the severity curves.
 
     Args:
         loggers: TensorBoard loggers; without one nothing is drawn.
-        gallery: What to show, or None.
+        gallery: What to show.
         report: As in ``callback.report``.
         name: First part of the tags.
         step: Position on TensorBoard's slider.
@@ -43,11 +41,12 @@ def write_pictures(
     loggers = list(loggers)
     if not loggers:
         return
-    pictures = {f"{name}_robustness/severity": draw_severity_curves(report)}
-    if gallery is not None:
-        heading = f"Epoch {report['epoch']}, all {report['num_images']} images and noises: "
-        heading += ", ".join(f"{key.replace('_', ' ')} {_number(report[key])}" for key in _HEADLINE)
-        pictures[f"{name}_robustness/images"] = draw_gallery(gallery, heading=heading)
+    heading = f"Epoch {report['epoch']}, all {report['num_images']} images and noises: "
+    heading += ", ".join(f"{key.replace('_', ' ')} {_number(report[key])}" for key in _HEADLINE)
+    pictures = {
+        f"{name}_robustness/severity": draw_severity_curves(report),
+        f"{name}_robustness/images": draw_gallery(gallery, heading=heading),
+    }
     for tag, figure in pictures.items():
         pixels = figure_to_pixels(figure)
         for logger in loggers:

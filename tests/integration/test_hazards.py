@@ -567,9 +567,12 @@ def test_multilabel_head_explains_a_chosen_class_and_counts_its_own_decision(tmp
 
 
 def test_callable_target(tmp_path):
-    callback = watch(target=lambda logits: logits.topk(2, dim=1).indices[:, 1])
-    validate(tmp_path, callback)
-    assert math.isfinite(callback.report["robustness"])
+    scores = []
+    for target in (None, lambda logits: logits.argmax(dim=1), lambda logits: logits.argmin(dim=1)):
+        callback = watch(target=target)
+        validate(tmp_path, callback)
+        scores.append(callback.report["consistency"])
+    assert scores[0] == scores[1] != scores[2]
 
 
 def test_volumes_have_maps_of_their_own_depth():
