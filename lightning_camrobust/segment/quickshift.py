@@ -1,22 +1,30 @@
-"""Quickshift, by scikit-image."""
+"""Quickshift, on the device of the images."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+
+from lightning_camrobust.enlarging import enlarge_images, resize_labels
+from lightning_camrobust.errors import ArgumentError
+from lightning_camrobust.quickshift_density import pixel_density, rgb_to_lab, tie_noise, window_reach
+from lightning_camrobust.quickshift_forest import label_trees, nearest_denser
+
+# Pixels in a block: few enough for the cache of a processor, enough to keep any device busy.
+_PIXELS_A_THREAD, _PIXELS_ON_DEVICE = 2**17, 2**22
 
 
 @dataclass(frozen=True)
 class Quickshift:
     """Mode-seeking segmentation in colour and position.
 
+    Each pixel is linked to the nearest pixel of higher density, and a tree of links is a segment. The definition is
+    that of ``skimage.segmentation.quickshift``, down to the fixed tiny noise that decides between equal densities, so
+    labels are the same; the segmenter ``quickshift_skimage`` is that function itself.
+
     Attributes:
-        kernel_size: Width of the density estimate, in pixels.
+        kernel_size: Width of the density estimate, in pixels, 1 or more.
         max_dist: Longest link between pixels of one segment.
         ratio: Weight of colour against position.
         min_side: Images with a shorter side below this many pixels are enlarged to it first, since at their own size
@@ -36,33 +44,41 @@ class Quickshift:
     ratio: float = 0.2
     min_side: int = 224
 
+    def __post_init__(self) -> None:
+        if not self.kernel_size >= 1:
+            raise ArgumentError(f"Quickshift: `kernel_size` must be 1 pixel or more, got {self.kernel_size!r}.")
+
     def __call__(self, images: Tensor) -> Tensor:
         """Return labels ``(b, H, W)`` int64 for images ``(b, 3, H, W)`` in [0, 1]."""
-        size = (int(images.shape[2]), int(images.shape[3]))
-        enlarged = self._enlarge(images).double().permute(0, 2, 3, 1).numpy()
-        # scikit-image releases the interpreter lock, so threads do help.
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            labels = np.stack(list(pool.map(self._segment, enlarged)))
-        found = torch.from_numpy(labels)[:, None].double()
-        if found.shape[2:] != size:
-            found = interpolate(found, size=size, mode="nearest-exact")
-        return found[:, 0].long()
+        height, width = images.shape[2:]
+        device = images.device if _has_float64(images.device) else torch.device("cpu")
+        enlarged = enlarge_images(images.detach().to(device), min_side=self.min_side)
+        labels = torch.cat([self._segment(block) for block in torch.split(enlarged, _images_in_block(enlarged))])
+        return resize_labels(labels, size=(height, width)).to(images.device)
 
-    def _enlarge(self, images: Tensor) -> Tensor:
-        scale = self.min_side / min(images.shape[2:])
-        if scale <= 1:
-            return images
-        size = [round(side * scale) for side in images.shape[2:]]
-        return interpolate(images, size=size, mode="bilinear", align_corners=False)
+    def _segment(self, images: Tensor) -> Tensor:
+        colours = (rgb_to_lab(images.double()) * self.ratio).transpose(0, 1).contiguous()
+        density = pixel_density(colours, kernel_size=self.kernel_size)
+        batch, height, width = density.shape
+        density += torch.from_numpy(tie_noise(height, width)).to(density.device)
+        parent, distance = nearest_denser(colours, density, reach=window_reach(self.kernel_size))
+        own = torch.arange(len(parent), device=parent.device)
+        return label_trees(torch.where(distance.sqrt() > self.max_dist, own, parent), shape=(batch, height, width))
 
-    def _segment(self, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        from skimage.segmentation import quickshift
 
-        segment: Any = quickshift  # untyped upstream
-        found: np.ndarray[Any, Any] = segment(
-            image, kernel_size=self.kernel_size, max_dist=self.max_dist, ratio=self.ratio, rng=42
-        )
-        return found
+def _images_in_block(images: Tensor) -> int:
+    pixels = _PIXELS_A_THREAD * torch.get_num_threads() if images.device.type == "cpu" else _PIXELS_ON_DEVICE
+    return max(1, pixels // (images.shape[2] * images.shape[3]))
+
+
+@lru_cache
+def _has_float64(device: torch.device) -> bool:
+    """Tell whether a device computes in double precision; Apple's do not."""
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError):
+        return False
+    return True
 
 
 EXAMPLES = (Quickshift(), Quickshift(kernel_size=3.0))

@@ -32,12 +32,12 @@ class Slic:
         """Return labels ``(b, H, W)`` int64 for images ``(b, 3, H, W)`` in [0, 1]."""
         from skimage.segmentation import slic
 
-        arrays = images.double().permute(0, 2, 3, 1).numpy()
+        arrays = images.detach().cpu().double().permute(0, 2, 3, 1).numpy()
         labels = [
             slic(each, n_segments=self.n_segments, compactness=self.compactness, sigma=self.sigma, start_label=0)
             for each in arrays
         ]
-        return torch.from_numpy(np.stack(labels)).long()
+        return torch.from_numpy(np.stack(labels)).long().to(images.device)
 
 
 EXAMPLES = (Slic(), Slic(n_segments=20))
