@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_camrobust.errors import ModelError
+from lightning_camrobust.layout import Layout
 from lightning_camrobust.logits import as_logits
 from lightning_camrobust.replay import Recording, record, replayed
 
@@ -19,19 +20,22 @@ _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 class HeadRunner:
     """Logits of one image for many changed activations, without running the backbone for each.
 
-    Three ways are tried, cheapest first, and the first one whose unchanged copy gives back the traced logits is kept:
+    Four ways are tried, cheapest first, and the first one whose unchanged copy gives back the traced logits is kept:
 
-    1. one image enters the network, and at the target layer its output is swapped for all the changed activations;
-    2. for networks that remember the batch size from before the layer: the image enters repeated, but each module
-       finished before the layer hands out its recorded output (as a view, or as a copy where that is written into);
-    3. the repeated image runs through the whole network.
+    1. one image enters the network, each module finished before the layer hands out its recorded output, and the layer
+       hands out all the changed activations;
+    2. the same, but what comes before the layer runs again;
+    3. for networks that remember the batch size from before the layer: the image enters repeated, and modules hand out
+       their recorded outputs (as a view, or as a copy where that is written into);
+    4. the repeated image runs through the whole network.
 
     Args:
         model: The network, in eval mode.
         layer: The target layer.
         images: ``(b, c, H, W)``, what was traced.
         logits: ``(b, k)``, what came out.
-        activation: ``(b, channel, h, w)``, the layer's output, in its own dtype.
+        activation: The layer's output, in its own dtype and layout.
+        layout: Where the cells of a map sit in it.
         runs: How often the layer runs in one forward; its last output is the one that is changed.
 
     Example:
@@ -44,13 +48,23 @@ class HeadRunner:
     """
 
     def __init__(
-        self, model: nn.Module, layer: nn.Module, images: Tensor, logits: Tensor, activation: Tensor, *, runs: int = 1
+        self,
+        model: nn.Module,
+        layer: nn.Module,
+        images: Tensor,
+        logits: Tensor,
+        activation: Tensor,
+        *,
+        layout: Layout | None = None,
+        runs: int = 1,
     ) -> None:
         self._model, self._layer, self._images, self._runs = model, layer, images, runs
-        self._logits, self._activation = logits, activation
+        self._logits, self._activation, self._layout = logits, activation, layout or Layout()
         # Plain functions: bound methods would make a cycle that keeps activations alive until the collector comes.
         kind = type(self)
-        self._strategies: list[_Strategy] = [kind._swap, kind._replay, kind._replay_copies, kind._repeat]
+        self._strategies: list[_Strategy] = [
+            kind._replay_one, kind._swap, kind._replay, kind._replay_copies, kind._repeat,
+        ]  # fmt: skip
         self._recorded: tuple[int, Recording] | None = None
         device = images.device.type
         self._autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
@@ -69,7 +83,9 @@ class HeadRunner:
             ModelError: If not even a full forward gives back the traced logits (a network that is random in eval mode).
         """
         # The unchanged copy rides along in front, so that the check costs one row and never a pass of its own.
-        batch = torch.cat([self._activation[index : index + 1], activations.to(self._activation.dtype)])
+        unchanged = self._activation[index : index + 1]
+        changed = self._layout.from_map(activations.to(unchanged.dtype), like=unchanged)
+        batch = torch.cat([unchanged, changed])
         failure: Exception | None = None
         while self._strategies:
             try:
@@ -93,10 +109,14 @@ class HeadRunner:
             return False
         wanted, got = self._logits[index].double(), logits[0].double()
         tolerance = _TOLERANCE.get(self._activation.dtype, 5e-2)
-        # NaN logits (a diverged network) reproduce themselves; the maps are then counted as degenerate.
-        return torch.allclose(got, wanted, rtol=0, atol=tolerance * float(wanted.abs().max()), equal_nan=True) or bool(
-            wanted.isnan().any()
-        )
+        if bool(wanted.isnan().any()):
+            # NaN logits (a diverged network) reproduce themselves; the maps are then counted as degenerate.
+            return True
+        return torch.allclose(got, wanted, rtol=0, atol=tolerance * float(wanted.abs().max()))
+
+    def _replay_one(self, index: int, activations: Tensor) -> Tensor:
+        with replayed(self._recording(index), activations, rows=1, writable=True):
+            return as_logits(self._model(self._images[index : index + 1]), batch_size=len(activations))
 
     def _swap(self, index: int, activations: Tensor) -> Tensor:
         with _last_output_replaced(self._layer, activations, runs=self._runs):
@@ -109,10 +129,13 @@ class HeadRunner:
         return self._replayed(index, activations, writable=True)
 
     def _replayed(self, index: int, activations: Tensor, *, writable: bool) -> Tensor:
+        with replayed(self._recording(index), activations, rows=len(activations), writable=writable):
+            return as_logits(self._model(self._copies(index, len(activations))), batch_size=len(activations))
+
+    def _recording(self, index: int) -> Recording:
         if self._recorded is None or self._recorded[0] != index:
             self._recorded = (index, record(self._model, self._layer, self._images[index : index + 1]))
-        with replayed(self._recorded[1], activations, writable=writable):
-            return as_logits(self._model(self._copies(index, len(activations))), batch_size=len(activations))
+        return self._recorded[1]
 
     def _repeat(self, index: int, activations: Tensor) -> Tensor:
         with _last_output_replaced(self._layer, activations, runs=self._runs):

@@ -74,12 +74,13 @@ def record(model: nn.Module, layer: nn.Module, image: Tensor) -> Recording:
 
 
 @contextmanager
-def replayed(recording: Recording, activations: Tensor, *, writable: bool) -> Iterator[None]:
+def replayed(recording: Recording, activations: Tensor, *, rows: int, writable: bool) -> Iterator[None]:
     """Let modules hand out their recorded outputs, and the layer the given activations, instead of computing them.
 
     Args:
         recording: From :func:`record`.
-        activations: ``(n, ...)``, what the layer's last run gives out; recorded outputs are repeated n times.
+        activations: ``(n, ...)``, what the layer's last run gives out.
+        rows: How often recorded outputs are repeated: as often as the image in the batch that is going to enter.
         writable: Whether recorded outputs are copied, for networks that write into them in place. Without, they are
             views that take no memory.
 
@@ -89,7 +90,7 @@ def replayed(recording: Recording, activations: Tensor, *, writable: bool) -> It
     before = [(module, module.__dict__.get("forward")) for module in recording.outputs]
     try:
         for module, outputs in recording.outputs.items():
-            ready = [None if each is None else each.expand(len(activations), *each.shape[1:]) for each in outputs]
+            ready = [None if each is None else each.expand(rows, *each.shape[1:]) for each in outputs]
             if writable:
                 ready = [None if each is None else each.clone() for each in ready]
             if module is recording.layer:

@@ -5,9 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lightning_camrobust.affine import AffineHead
 from lightning_camrobust.errors import LayerNotReachedError, ModelError
 from lightning_camrobust.head import HeadRunner
 from lightning_camrobust.layers import layer_name
+from lightning_camrobust.layout import Layout, find_layout
 from lightning_camrobust.logits import as_logits, explained_classes
 from lightning_camrobust.types import Trace
 
@@ -32,7 +34,7 @@ def trace(
     Args:
         model: The network, in eval mode; what it returns is read by :func:`~lightning_camrobust.logits.as_logits`.
         images: ``(b, c, H, W)`` float, in the model's input units; ``(b, c, D, H, W)`` for networks on volumes.
-        target_layer: A module of ``model`` with an output ``(b, channel, h, w)``.
+        target_layer: A module of ``model`` with an output ``(b, channel, h, w)``, or patch tokens ``(b, n, channel)``.
         classes: ``(b,)`` int64 to explain, or a function of the logits; None explains the predicted class.
         runs: How often the layer runs in one forward, if known from an earlier trace: then no graph is made before its
             last run.
@@ -41,7 +43,7 @@ def trace(
         The trace; activation, gradient and logits in float32, or float64 where the network computes in it.
 
     Raises:
-        ModelError: If the output is not logits, or the layer's output is not spatial.
+        ModelError: If the output is not logits, or the layer's output is neither spatial nor tokens of a grid.
         LayerNotReachedError: If the layer does not run, or no gradient gets from the logits back to it.
 
     Source:
@@ -53,20 +55,23 @@ def trace(
         torch.Size([2, 4, 6, 6])
     """
     leaf, logits, runs = _forward_to_gradients(model, images, target_layer, runs)
+    layout = _layout(leaf, images, target_layer)
     explained = explained_classes(classes, logits.detach())
-    gradient = _gradient(logits, explained, leaf, target_layer)
-    activation = leaf.detach()
-    head = HeadRunner(model, target_layer, images, logits.detach(), activation, runs=runs)
+    affine_head = AffineHead(logits, leaf)
+    gradient = _gradient(logits, explained, leaf, target_layer, keep_graph=affine_head.possible)
+    head = HeadRunner(model, target_layer, images, logits.detach(), leaf.detach(), layout=layout, runs=runs)
     return Trace(
         images=images,
         logits=_at_least_float32(logits.detach()),
         classes=explained,
-        activation=_at_least_float32(activation),
-        gradient=gradient,
+        activation=layout.to_map(_at_least_float32(leaf.detach())),
+        gradient=layout.to_map(gradient),
         model=model,
         target_layer=target_layer,
         runs=runs,
         head=head,
+        affine_head=affine_head.holds,
+        layout=layout,
     )
 
 
@@ -91,7 +96,7 @@ def _forward(
         seen += 1
         if cut_at is not None and seen < cut_at:
             return None
-        leaves.append(_spatial(output, layer).detach().clone().requires_grad_())
+        leaves.append(_floating(output, layer).detach().clone().requires_grad_())
         # Lasts until the `with` below ends: what follows the layer is differentiated.
         torch.set_grad_enabled(True)
         # The clone is no leaf, so an in-place ReLU may write to it, and the leaf keeps the layer's own values.
@@ -111,21 +116,33 @@ def _forward(
     return leaves[-1], as_logits(output, batch_size=len(images)), seen
 
 
-def _spatial(output: object, layer: nn.Module) -> Tensor:
-    if isinstance(output, Tensor) and output.dim() in (4, 5) and output.is_floating_point():
+def _floating(output: object, layer: nn.Module) -> Tensor:
+    if isinstance(output, Tensor) and output.is_floating_point():
         return output
+    raise _not_spatial(output, layer)
+
+
+def _layout(leaf: Tensor, images: Tensor, layer: nn.Module) -> Layout:
+    layout = find_layout(leaf, images)
+    if layout is None:
+        raise _not_spatial(leaf, layer)
+    return layout
+
+
+def _not_spatial(output: object, layer: nn.Module) -> ModelError:
     came = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-    raise ModelError(
-        f"The target layer ({type(layer).__name__}) must return a spatial tensor (b, c, h, w); got {came}. "
+    return ModelError(
+        f"The target layer ({type(layer).__name__}) must return a spatial tensor (b, c, h, w), or patch tokens "
+        f"(b, n, c) that fill a grid of the image's proportions; got {came}. "
         "Name a layer before pooling and flattening with `target_layer=`."
     )
 
 
-def _gradient(logits: Tensor, classes: Tensor, leaf: Tensor, layer: nn.Module) -> Tensor:
+def _gradient(logits: Tensor, classes: Tensor, leaf: Tensor, layer: nn.Module, *, keep_graph: bool) -> Tensor:
     scale = _HALF_PRECISION_SCALE if leaf.dtype == torch.float16 else 1.0
     try:
         score = logits.gather(1, classes[:, None]).sum() * scale
-        (gradient,) = torch.autograd.grad(score, leaf)
+        (gradient,) = torch.autograd.grad(score, leaf, retain_graph=keep_graph)
     except RuntimeError as error:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             raise

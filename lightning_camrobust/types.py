@@ -11,6 +11,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from lightning_camrobust.layout import Layout
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -26,6 +28,10 @@ class Trace:
         target_layer: The module that produced ``activation``.
         runs: How often the layer runs in one forward (a shared ReLU runs often); its last run is the explained one.
         head: Logits of one image for changed activations: ``head(i, (n, c, h, w)) -> (n, k)``.
+        affine_head: Finds out whether each image's logits are one affine function of its own activation, so that
+            zeroing a channel lowers the explained logit by exactly the sum of gradient x activation over its cells.
+            False also where that cannot be found out, as for a lone image.
+        layout: Where the cells of ``activation`` sit in the layer's own output.
     """
 
     images: Tensor
@@ -37,6 +43,8 @@ class Trace:
     target_layer: nn.Module
     runs: int
     head: Callable[[int, Tensor], Tensor]
+    affine_head: Callable[[], bool]
+    layout: Layout
 
     @property
     def predictions(self) -> Tensor:
@@ -99,6 +107,14 @@ class Comparison:
     similarity: Tensor
     same_class: Tensor
     rankable: Tensor
+
+    def reshape(self, *shape: int) -> "Comparison":
+        """Return the same comparison with fields of another shape."""
+        return Comparison(self.similarity.reshape(shape), self.same_class.reshape(shape), self.rankable.reshape(shape))
+
+    def first(self, count: int) -> "Comparison":
+        """Return the comparison of the first images only."""
+        return Comparison(self.similarity[:count], self.same_class[:count], self.rankable[:count])
 
     def as_rows(self, positions: Tensor) -> Tensor:
         """Write fields ``(b, cells)`` as one table on the host.

@@ -7,6 +7,10 @@ from torch import Tensor
 
 from lightning_camrobust.types import Trace
 
+# On the CPU, memory blocks from 32 MiB up come from the system page by page, each time anew: 3 times slower in all.
+_CPU_CHUNK_BYTES = 16 * 2**20
+_ACCELERATOR_CHUNK_BYTES = 128 * 2**20
+
 
 @dataclass(frozen=True)
 class AblationCAM:
@@ -17,39 +21,58 @@ class AblationCAM:
     left out. pytorch-grad-cam divides, and where a layer's smallest output is not exactly 0 it ablates with that
     minimum less 1e7 instead of 0.
 
+    Where the logits are an affine function of the layer's output (say, pooling and one linear layer follow), the drop
+    is exactly the sum of gradient x activation over the channel's cells, and nothing is run at all. In half precision
+    that is also closer to the truth: a logit of three digits has none left for the drop of one channel.
+
     Attributes:
         chunk_bytes: Memory for the ablated copies of one image at a time; more channels than fit go in several runs.
+            None takes 16 MiB on the CPU and 128 MiB elsewhere.
 
     Source:
         Desai and Ramaswamy 2020 (WACV), equations 3 and 4.
 
     Example:
         >>> AblationCAM()
-        AblationCAM(chunk_bytes=134217728)
+        AblationCAM(chunk_bytes=None)
     """
 
-    chunk_bytes: int = 128 * 2**20
+    chunk_bytes: int | None = None
 
     def __call__(self, trace: Trace) -> Tensor:
         """Return maps ``(b, h, w)``, zero or above."""
-        weights = torch.stack([self._drops(trace, index) for index in range(len(trace.images))])
+        weights = _affine_drops(trace) if trace.affine_head() else self._measured_drops(trace)
         return (_beside(weights, trace.activation) * trace.activation).sum(dim=1).relu()
 
+    def _measured_drops(self, trace: Trace) -> Tensor:
+        return torch.stack([self._drops(trace, index) for index in range(len(trace.images))])
+
     def _drops(self, trace: Trace, index: int) -> Tensor:
-        activation, explained = trace.activation[index], trace.classes[index]
+        activation = trace.activation[index]
         channels = torch.arange(len(activation), device=activation.device)
         per_copy = activation.numel() * activation.element_size()
-        chunks = torch.split(channels, max(1, self.chunk_bytes // per_copy))
-        return torch.cat([_ablated_drops(trace, index, chunk, explained) for chunk in chunks])
+        default = _CPU_CHUNK_BYTES if activation.device.type == "cpu" else _ACCELERATOR_CHUNK_BYTES
+        chunk_bytes = default if self.chunk_bytes is None else self.chunk_bytes
+        chunks = torch.split(channels, max(1, chunk_bytes // per_copy))
+        return torch.cat([_ablated_drops(trace, index, chunk) for chunk in chunks])
 
 
-def _ablated_drops(trace: Trace, index: int, channels: Tensor, explained: Tensor) -> Tensor:
-    kept = channels[:, None] != torch.arange(trace.activation.shape[1], device=channels.device)
-    copies = trace.activation[index] * _beside(kept, trace.activation)
+def _affine_drops(trace: Trace) -> Tensor:
+    drops = (trace.gradient * trace.activation).flatten(2).sum(dim=2)
+    # Plus nothing, but NaN for an image whose logit is NaN or infinite, from which no drop can be told.
+    return drops + 0 * _explained_logits(trace)[:, None].to(drops.dtype)
+
+
+def _ablated_drops(trace: Trace, index: int, channels: Tensor) -> Tensor:
+    ablated = channels[:, None] == torch.arange(trace.activation.shape[1], device=channels.device)
+    # Filled, not multiplied: 0 times infinity would not be 0.
+    copies = trace.activation[index].masked_fill(_beside(ablated, trace.activation), 0)
     logits = trace.head(index, copies).to(trace.activation.dtype)
-    return trace.logits[index].gather(0, explained[None]).to(logits.dtype) - logits.gather(
-        1, explained.expand(len(logits), 1)
-    ).squeeze(1)
+    return _explained_logits(trace)[index].to(logits.dtype) - logits[:, trace.classes[index]]
+
+
+def _explained_logits(trace: Trace) -> Tensor:
+    return trace.logits.gather(1, trace.classes[:, None])[:, 0]
 
 
 def _beside(values: Tensor, activation: Tensor) -> Tensor:

@@ -47,7 +47,12 @@ class PytorchGradCAM:
         targets = [ClassifierOutputTarget(each) for each in trace.classes.tolist()]
         # A graph from the input on, so that a network with every parameter frozen can be explained as well.
         images = trace.images.detach().clone().requires_grad_()
-        with _last_run(trace, self.name) as layer, self._class()(model=trace.model, target_layers=[layer]) as cam:
+        # Their classes take `None` for an output that is a map already.
+        reshape = None if trace.layout.size is None else trace.layout.to_map
+        with (
+            _last_run(trace, self.name) as layer,
+            self._class()(model=trace.model, target_layers=[layer], reshape_transform=reshape) as cam,
+        ):
             # Asks for maps at the layer's resolution; the class would upsample them to the image's.
             cam.get_target_width_height = lambda _images: (width, height)
             maps = cam(input_tensor=images, targets=targets)

@@ -1,0 +1,78 @@
+"""Where the cells of a map sit in a layer's output: `(b, c, h, w)` as it is, or the patch tokens of a transformer."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+# Tokens in front that belong to no patch: none, a class token, with a distillation token, with four registers.
+_PREFIXES = (0, 1, 2, 4, 5)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a layer's output ``(b, n, c)`` holds a grid of cells behind some tokens that belong to no cell.
+
+    Attributes:
+        prefix: Number of those tokens.
+        size: ``(h, w)`` of the grid, row by row; None for an output that is a map ``(b, c, h, w)`` already.
+
+    Example:
+        >>> import torch
+        >>> tokens = torch.rand(2, 5, 8)  # a class token and 2 x 2 patches
+        >>> layout = Layout(prefix=1, size=(2, 2))
+        >>> layout.to_map(tokens).shape
+        torch.Size([2, 8, 2, 2])
+        >>> torch.equal(layout.from_map(layout.to_map(tokens), like=tokens), tokens)
+        True
+    """
+
+    prefix: int = 0
+    size: tuple[int, int] | None = None
+
+    def to_map(self, output: Tensor) -> Tensor:
+        """Bring an output into the shape ``(b, c, h, w)``."""
+        if self.size is None:
+            return output
+        return output[:, self.prefix :].transpose(1, 2).reshape(len(output), -1, *self.size)
+
+    def from_map(self, maps: Tensor, *, like: Tensor) -> Tensor:
+        """Bring maps ``(n, c, h, w)`` into the shape of an output, other tokens as in ``like`` ``(1 or n, ...)``."""
+        if self.size is None:
+            return maps
+        output = like.expand(len(maps), *like.shape[1:]).clone()
+        output[:, self.prefix :] = maps.flatten(2).transpose(1, 2).to(output.dtype)
+        return output
+
+
+def find_layout(output: Tensor, images: Tensor) -> Layout | None:
+    """Recognise the layout of a layer's output.
+
+    Tokens are a grid if, behind at most five others, they are as many as a grid of the images' proportions has cells.
+
+    Args:
+        output: What the layer gave out.
+        images: ``(b, c, H, W)``, what went into the network; or volumes ``(b, c, D, H, W)``.
+
+    Returns:
+        The layout, or None if the output has no cells.
+
+    Example:
+        >>> import torch
+        >>> find_layout(torch.rand(2, 197, 384), torch.rand(2, 3, 224, 224))
+        Layout(prefix=1, size=(14, 14))
+        >>> find_layout(torch.rand(2, 384), torch.rand(2, 3, 224, 224)) is None
+        True
+    """
+    if not output.is_floating_point():
+        return None
+    if output.dim() in (4, 5):
+        return Layout()
+    if output.dim() != 3 or images.dim() != 4:
+        return None
+    height, width = images.shape[2:]
+    for prefix in _PREFIXES:
+        cells = output.shape[1] - prefix
+        rows = round((max(cells, 0) * height / width) ** 0.5)
+        if cells > 1 and rows and cells % rows == 0 and rows * width == (cells // rows) * height:
+            return Layout(prefix, (rows, cells // rows))
+    return None
