@@ -13,6 +13,8 @@ from torch import nn
 
 from lightning_camrobust import messages
 from lightning_camrobust.batches import find_images
+from lightning_camrobust.budget import TimeBudget, TrainingClock
+from lightning_camrobust.cache import TensorCache
 from lightning_camrobust.compare.rbo import RankBiasedOverlap, Ties
 from lightning_camrobust.heldout import HeldOutImages, find_numbering
 from lightning_camrobust.layers import layer_by_name
@@ -20,7 +22,7 @@ from lightning_camrobust.pixels import PixelSpace, make_pixel_space
 from lightning_camrobust.plan import make_plan
 from lightning_camrobust.report.tensorboard import tensorboard_writers, write_pictures
 from lightning_camrobust.session import ProbeSession
-from lightning_camrobust.settings import part_of_key, whole_number
+from lightning_camrobust.settings import part_of_key, share_of_one, whole_number
 from lightning_camrobust.severity import Column
 from lightning_camrobust.summary import Report, scores_to_log
 from lightning_camrobust.trainers import (
@@ -84,6 +86,8 @@ class CAMRobustnessCallback(_Base):
         multilabel: Whether each logit decides for itself, at 0; a prediction then counts as changed if the decision on
             the explained class did.
         dataloader_idx: Which of several validation (or test) loaders gives the images.
+        max_time_share: Share of the training time, in (0, 1), that probing may take; None sets no limit. The first run
+            of a fit measures both, and keeps as many of the ``num_samples`` images as fit (at least 4), then and later.
         chunk_size: How many images go through the network at once.
         rbo_p: Patience of the rank-biased overlap, in (0, 1).
         ties: Its tie rule, ``"b"``, ``"a"``, ``"w"`` or ``"stable"``.
@@ -128,6 +132,7 @@ class CAMRobustnessCallback(_Base):
         target: int | Callable[..., Any] | None = None,
         multilabel: bool = False,
         dataloader_idx: int = 0,
+        max_time_share: float | None = None,
         chunk_size: int = 32,
         rbo_p: float = 0.2,
         ties: Ties = "b",
@@ -153,6 +158,7 @@ class CAMRobustnessCallback(_Base):
         self.every_n_epochs = whole_number("every_n_epochs", every_n_epochs, least=1)
         self.log_images = whole_number("log_images", log_images, least=0)
         self.chunk_size = whole_number("chunk_size", chunk_size, least=1)
+        self.max_time_share = None if max_time_share is None else share_of_one("max_time_share", max_time_share)
         self.prog_bar = prog_bar
         self.prepare_batch = prepare_batch
         self.name = part_of_key(name)
@@ -160,6 +166,10 @@ class CAMRobustnessCallback(_Base):
         self.history: list[Report] = []
         self._space: PixelSpace | None = make_pixel_space(mean, std)
         self._session: ProbeSession | None = None
+        # 32 images need 0.3 MiB for maps of 7x7, and 5 MiB for 28x28.
+        self._clock = TrainingClock()
+        self._affordable: int | None = None
+        self._operators = TensorCache(max_bytes=64 * 2**20)
         self._told = False
         self._runs_in_stage = 0
 
@@ -174,12 +184,18 @@ class CAMRobustnessCallback(_Base):
         return self._generate_state_key(name=self.name)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the history and the pixel space as plain data, for checkpoints."""
+        """Return as plain data, for checkpoints, what must not change when training is resumed."""
         space = None if self._space is None else {"mean": list(self._space.mean), "std": list(self._space.std)}
-        return {"history": [dict(row) for row in self.history], "pixel_space": space, "seed": self._plan.seed}
+        return {
+            "history": [dict(row) for row in self.history],
+            "pixel_space": space,
+            "seed": self._plan.seed,
+            "affordable": self._affordable,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the history, and an estimated pixel space, of a checkpoint."""
+        """Take up the history of a checkpoint, an estimated pixel space, and the number of images that fit."""
+        self._affordable = state_dict.get("affordable")
         self.history = [dict(row) for row in state_dict.get("history", [])]
         space = state_dict.get("pixel_space")
         if self._space is None and space is not None:
@@ -207,8 +223,13 @@ class CAMRobustnessCallback(_Base):
         if stage in ("fit", "validate", "test") and self._runs_in_stage == 0:
             warnings.warn(messages.no_images(stage, self.name), UserWarning, stacklevel=2)
 
+    def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Start the clock."""
+        self._clock.start()
+
     def on_validation_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Begin a run, unless it is not due."""
+        self._clock.stop()
         self._begin(trainer, pl_module, trainer.val_dataloaders)
 
     def on_test_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
@@ -240,6 +261,8 @@ class CAMRobustnessCallback(_Base):
     def on_validation_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Draw, after the numbers are out."""
         self._draw(trainer)
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._clock.start()
 
     def on_test_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Draw, after the numbers are out."""
@@ -255,15 +278,25 @@ class CAMRobustnessCallback(_Base):
         self._session = ProbeSession(
             self._plan,
             pl_module,
-            HeldOutImages(self.num_samples, self.chunk_size, numbering),
+            HeldOutImages(self._wanted(trainer), self.chunk_size, numbering),
             classifier=self.classifier,
             target_layer=self.target_layer,
             space=self._space,
             gallery_size=self.log_images if pictures else 0,
             forward_context=trainer.precision_plugin.forward_context,
+            operators=self._operators,
             rank=trainer.global_rank,
             shared=trainer.world_size > 1,
         )
+
+    def _wanted(self, trainer: "Trainer") -> int:
+        fitting = trainer.state.fn == "fit"
+        return min(self.num_samples, self._affordable) if fitting and self._affordable else self.num_samples
+
+    def _budget(self, trainer: "Trainer") -> TimeBudget | None:
+        if self.max_time_share is None or self._affordable is not None or trainer.state.fn != "fit":
+            return None
+        return TimeBudget(self.max_time_share, self._clock.take() * self.every_n_epochs)
 
     def _is_due(self, trainer: "Trainer") -> bool:
         fitting = trainer.state.fn == "fit"
@@ -283,25 +316,30 @@ class CAMRobustnessCallback(_Base):
     def _finish(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         if self._session is None or trainer.sanity_checking:
             return
-        found = self._session.finish(partial(gather_rows, trainer))
+        budget = self._budget(trainer)
+        found = self._session.finish(partial(gather_rows, trainer), budget=budget)
         if found is None:
             return
+        if budget is not None:
+            self._affordable = found["num_images"]
         self._runs_in_stage += 1
         self._space = self._session.space
         stage = "test" if trainer.testing else "val"
-        self._tell_once(found)
+        self._tell_once(found, self._session)
         self.report = {"stage": stage, "epoch": trainer.current_epoch, "step": trainer.global_step, **found}
         self.history.append({key: value for key, value in self.report.items() if key not in ("cells", "pooled")})
         self._log(pl_module, scores_to_log(self.report, stage=stage, name=self.name), stage)
 
-    def _tell_once(self, found: Report) -> None:
+    def _tell_once(self, found: Report, session: ProbeSession) -> None:
+        if session.agreed is not None:
+            rank_zero_info(messages.within_budget(session.agreed, found["num_images"], session.num_found))
         if self._told:
             return
         self._told = True
         if self.target_layer is None:
             rank_zero_info(messages.chosen_layer(found["target_layer"]))
-        if found["num_images"] < self.num_samples:
-            rank_zero_info(messages.fewer_images(found["num_images"], self.num_samples))
+        if session.num_found < min(self.num_samples, self._affordable or self.num_samples):
+            rank_zero_info(messages.fewer_images(session.num_found, self.num_samples))
 
     def _log(self, pl_module: "LightningModule", scores: dict[str, float], stage: str) -> None:
         headline = f"{stage}_{self.name}_robustness"

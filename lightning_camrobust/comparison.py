@@ -8,30 +8,23 @@ from lightning_camrobust.pooling import build_pooling, pool_maps, rankable_maps,
 from lightning_camrobust.types import Comparison, Similarity
 
 
-class SegmentPooling:
-    """The segments of a batch, ready to score maps of any size.
+def score_segments(maps: Tensor, operator: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """Score the segments of each map, and tell which maps can be ranked.
 
     Args:
-        segments: Labels ``(b, H, W)`` integers.
+        maps: ``(b, h, w)``, or ``(b, ..., h, w)`` for several maps of each image.
+        operator: ``(b, s, h*w)`` from :func:`~lightning_camrobust.pooling.build_pooling`.
+        present: ``(b, s)`` bool, the segments that exist.
+
+    Returns:
+        Rank scores ``(b, s)`` or ``(b, ..., s)`` float64, and rankable maps ``(b,)`` or ``(b, ...)`` bool.
 
     Example:
-        >>> pooling = SegmentPooling(torch.tensor([[[0, 0], [1, 1]]]))
-        >>> scores, present, rankable = pooling.score(torch.tensor([[[1.0, 3.0], [0.0, 0.0]]]))
-        >>> scores, rankable
+        >>> operator, present = build_pooling(torch.tensor([[[0, 0], [1, 1]]]), map_size=(2, 2))
+        >>> score_segments(torch.tensor([[[1.0, 3.0], [0.0, 0.0]]]), operator, present)
         (tensor([[666667.,      0.]], dtype=torch.float64), tensor([True]))
     """
-
-    def __init__(self, segments: Tensor) -> None:
-        self.segments = segments
-        self._operators: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-
-    def score(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return rank scores ``(b, s)`` float64, existing segments ``(b, s)`` bool and rankable maps ``(b,)`` bool."""
-        size = (int(maps.shape[1]), int(maps.shape[2]))
-        if size not in self._operators:
-            self._operators[size] = build_pooling(self.segments, map_size=size)
-        operator, present = self._operators[size]
-        return snap_ties(pool_maps(maps, operator), maps), present, rankable_maps(maps, present)
+    return snap_ties(pool_maps(maps, operator), maps), rankable_maps(maps, present)
 
 
 def compare_maps(
@@ -79,9 +72,9 @@ def compare_maps(
             f"`segments` must be labels ({batch}, H, W), one picture a map; got {tuple(segments.shape)}. "
             "segment_images() makes them from the clean images."
         )
-    pooling = SegmentPooling(segments)
-    clean, present, clean_ok = pooling.score(clean_maps)
-    noisy, _, noisy_ok = pooling.score(noisy_maps)
+    operator, present = build_pooling(segments, map_size=(int(clean_maps.shape[1]), int(clean_maps.shape[2])))
+    clean, clean_ok = score_segments(clean_maps, operator, present)
+    noisy, noisy_ok = score_segments(noisy_maps, operator, present)
     return compare_scores(
         clean,
         noisy,

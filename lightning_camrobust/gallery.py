@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lightning_camrobust.pixels import PixelSpace
 from lightning_camrobust.plan import ProbePlan
 from lightning_camrobust.probe import ProbeResult, View
 
@@ -68,19 +69,21 @@ def picture_noises(plan: ProbePlan) -> list[int]:
     return [indices[len(indices) // 2] for indices in by_label.values()][:MAX_NOISES]
 
 
-def collect_gallery(result: ProbeResult, plan: ProbePlan, *, count: int) -> Gallery:
+def collect_gallery(result: ProbeResult, plan: ProbePlan, *, space: PixelSpace, count: int) -> Gallery:
     """Copy the first images of a probe to the host.
 
     Args:
         result: A probe with the views of :func:`picture_noises`.
         plan: What was measured.
+        space: How inputs relate to pixels.
         count: How many images.
 
     Returns:
         The gallery, of the plan's first method.
     """
     count = min(count, len(result.segments))
-    rows = [[_panel(result.clean, result.segments, index, "clean")] for index in range(count)]
+    labels = result.segments.labels(range(count))
+    rows = [[_panel(result.clean, labels, index, "clean", space)] for index in range(count)]
     for noise_index, view in result.noisy.items():
         noise = plan.noises[noise_index]
         cell = noise_index * len(plan.methods)
@@ -88,17 +91,16 @@ def collect_gallery(result: ProbeResult, plan: ProbePlan, *, count: int) -> Gall
             similarity = float(result.comparison.similarity[index, cell])
             known = None if similarity != similarity else similarity
             same = bool(result.comparison.same_class[index, cell])
-            panel = _panel(view, result.segments, index, f"{noise.label} {noise.severity}")
+            panel = _panel(view, labels, index, f"{noise.label} {noise.severity}", space)
             row.append(dataclasses.replace(panel, same=same, similarity=known))
     return Gallery(rows, next(iter(plan.methods)))
 
 
-def _panel(view: View, segments: Tensor, index: int, title: str) -> Panel:
-    labels = segments[index]
+def _panel(view: View, labels: Tensor, index: int, title: str, space: PixelSpace) -> Panel:
     return Panel(
-        pixels=view.pixels[index].detach().float().cpu(),
+        pixels=space.to_pixels(view.images[index : index + 1])[0].float().cpu(),
         heat=view.maps[index].detach().float().cpu(),
-        top_segment=(labels == view.scores[index].argmax()).cpu(),
+        top_segment=(labels[index] == view.scores[index].argmax()).cpu(),
         predicted=int(view.classes[index]),
         title=title,
     )

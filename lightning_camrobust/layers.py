@@ -119,6 +119,37 @@ def find_target_layer(model: nn.Module, images: Tensor) -> nn.Module:
     return chosen
 
 
+def count_runs(model: nn.Module, layer: nn.Module, images: Tensor) -> int:
+    """Count how often a layer runs in one forward; a shared activation function runs often.
+
+    Args:
+        model: The network, in eval mode.
+        layer: A module of it.
+        images: A batch ``(b, c, H, W)`` float; only the first image is used.
+
+    Returns:
+        The count, 0 if the layer does not run.
+
+    Example:
+        >>> relu = nn.ReLU()
+        >>> count_runs(nn.Sequential(nn.Conv2d(1, 2, 3), relu, nn.Conv2d(2, 2, 3), relu), relu, torch.rand(1, 1, 8, 8))
+        2
+    """
+    runs = 0
+
+    def count(_module: nn.Module, _args: object, _output: object) -> None:
+        nonlocal runs
+        runs += 1
+
+    handle = layer.register_forward_hook(count)
+    try:
+        with torch.no_grad():
+            model(images[:1])
+    finally:
+        handle.remove()
+    return runs
+
+
 def _record_spatial_calls(model: nn.Module, image: Tensor) -> tuple[list[_Call], object]:
     calls: list[_Call] = []
 

@@ -31,7 +31,7 @@ def member_names(stage: str) -> list[str]:
 
     Example:
         >>> member_names("segment")
-        ['grid', 'quickshift', 'slic']
+        ['grid', 'quickshift', 'quickshift_skimage', 'slic']
     """
     return sorted(name for name in _file_names(stage) if hasattr(_module(stage, name), "EXAMPLES"))
 

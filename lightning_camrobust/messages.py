@@ -1,5 +1,7 @@
 """What the callback tells the user: each text says what is the case and what to do next."""
 
+from lightning_camrobust.budget import TimeBudget
+
 
 def chosen_layer(name: str) -> str:
     """Tell which layer was chosen."""
@@ -12,6 +14,21 @@ def chosen_layer(name: str) -> str:
 def fewer_images(found: int, wanted: int) -> str:
     """Tell that the data held fewer images than were asked for."""
     return f"CAMRobustnessCallback: num_samples={wanted}, but only {found} images came; the score rests on these."
+
+
+def within_budget(budget: TimeBudget, used: int, found: int) -> str:
+    """Tell how many images a time budget allows."""
+    share = budget.share(seconds=budget.probe_seconds * used / found)
+    text = (
+        f"CAMRobustnessCallback: max_time_share={budget.max_share:g}: from here on {used} of {found} images are "
+        f"probed, about {share:.2%} of the training time."
+    )
+    if share <= budget.max_share:
+        return text
+    return (
+        f"{text} That is more than was allowed, but fewer images make no readable score: measure fewer perturbations "
+        "or severities, or pass every_n_epochs."
+    )
 
 
 def no_images(stage: str, name: str) -> str:

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ class PixelSpace:
     def to_pixels(self, inputs: Tensor) -> Tensor:
         """Turn model inputs ``(b, c, H, W)`` into pixels in [0, 1], at least float32."""
         wide = inputs if inputs.dtype == torch.float64 else inputs.float()
-        return (wide * self._column(self.std, wide) + self._column(self.mean, wide)).clamp(0, 1)
+        return (wide * self._column(self.std, wide)).add_(self._column(self.mean, wide)).clamp_(0, 1)
 
     def from_pixels(self, noisy: Tensor, *, pixels: Tensor, inputs: Tensor) -> Tensor:
         """Turn disturbed pixels into model inputs.
@@ -59,7 +60,13 @@ class PixelSpace:
                 f"`mean` and `std` must hold one value, or one a channel ({channels} in these images), "
                 f"got {len(values)}."
             )
-        return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
+        return _on_device(values, like.dtype, like.device)
+
+
+@lru_cache(maxsize=16)
+def _on_device(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Kept, since sending numbers to an accelerator makes the host wait for it.
+    return torch.tensor(values, dtype=dtype, device=device).view(1, -1, 1, 1)
 
 
 def make_pixel_space(mean: float | Sequence[float] | None, std: float | Sequence[float] | None) -> PixelSpace | None:

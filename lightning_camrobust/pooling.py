@@ -55,35 +55,35 @@ def pool_maps(maps: Tensor, operator: Tensor) -> Tensor:
     """Score the segments of each image by the mean of the map inside them.
 
     Args:
-        maps: ``(b, h, w)`` float.
+        maps: ``(b, h, w)`` float, or ``(b, ..., h, w)`` for several maps of each image.
         operator: ``(b, s, h*w)`` from :func:`build_pooling`.
 
     Returns:
-        Scores ``(b, s)`` float64, in the map's unit.
+        Scores ``(b, s)`` or ``(b, ..., s)`` float64, in the map's unit.
 
     Example:
         >>> operator, _ = build_pooling(torch.tensor([[[0, 0], [1, 1]]]), map_size=(2, 2))
         >>> pool_maps(torch.tensor([[[1.0, 3.0], [0.0, 0.0]]]), operator)
         tensor([[2., 0.]], dtype=torch.float64)
     """
-    return (operator @ maps.double().flatten(1)[..., None])[..., 0]
+    return torch.einsum("b...p,bsp->b...s", maps.double().flatten(-2), operator)
 
 
 def snap_ties(scores: Tensor, maps: Tensor) -> Tensor:
     """Express scores in whole millionths of the map's largest absolute value, so that float dust makes no order.
 
     Args:
-        scores: ``(b, s)`` float64.
-        maps: ``(b, h, w)``, what they were pooled from.
+        scores: ``(b, s)`` or ``(b, ..., s)`` float64.
+        maps: ``(b, h, w)`` or ``(b, ..., h, w)``, what they were pooled from.
 
     Returns:
-        ``(b, s)`` float64, whole numbers; only their order has a meaning.
+        float64 of the same shape, whole numbers; only their order has a meaning.
 
     Example:
         >>> snap_ties(torch.tensor([[1.0, 1.0 + 1e-9, 0.5]]).double(), torch.ones(1, 2, 2))
         tensor([[1000000., 1000000.,  500000.]], dtype=torch.float64)
     """
-    unit = maps.double().flatten(1).abs().amax(dim=1, keepdim=True) * TIE_TOLERANCE
+    unit = maps.double().flatten(-2).abs().amax(dim=-1, keepdim=True) * TIE_TOLERANCE
     return torch.where(unit > 0, scores / unit, scores).round()
 
 
@@ -91,22 +91,24 @@ def rankable_maps(maps: Tensor, present: Tensor) -> Tensor:
     """Tell which maps can be ranked at all.
 
     Args:
-        maps: ``(b, h, w)`` float.
+        maps: ``(b, h, w)`` or ``(b, ..., h, w)`` float.
         present: ``(b, s)`` bool, the segments that exist.
 
     Returns:
-        ``(b,)`` bool; false for maps with NaN or infinity, for flat ones (all-zero included; their range is at most
-        1e-6 of their largest absolute value), and for images with fewer than two segments.
+        ``(b,)`` or ``(b, ...)`` bool; false for maps with NaN or infinity, for flat ones (all-zero included; their
+        range is at most 1e-6 of their largest absolute value), and for images with fewer than two segments.
 
     Example:
         >>> maps = torch.stack([torch.zeros(2, 2), torch.eye(2)])
         >>> rankable_maps(maps, torch.ones(2, 3, dtype=torch.bool))
         tensor([False,  True])
     """
-    flat = maps.double().flatten(1)
-    finite = flat.isfinite().all(dim=1)
-    span = flat.amax(dim=1) - flat.amin(dim=1)
-    return finite & (span > TIE_TOLERANCE * flat.abs().amax(dim=1)) & (present.sum(dim=1) >= 2)
+    flat = maps.double().flatten(-2)
+    low, high = flat.aminmax(dim=-1)
+    # Subtraction turns infinity and NaN into something that is not finite, so one look at the ends is enough.
+    uneven = (high - low).isfinite() & (high - low > TIE_TOLERANCE * torch.maximum(high, -low))
+    enough = present.sum(dim=1) >= 2
+    return uneven & enough.reshape(-1, *[1] * (uneven.dim() - 1))
 
 
 def _upsampling(size: int, target: int, *, like: Tensor) -> Tensor:

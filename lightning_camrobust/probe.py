@@ -6,11 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_camrobust.comparison import SegmentPooling, compare_scores
+from lightning_camrobust.cache import TensorCache
+from lightning_camrobust.comparison import compare_scores
+from lightning_camrobust.copies import PassMeter
+from lightning_camrobust.perturbation import disturb
 from lightning_camrobust.pixels import PixelSpace
 from lightning_camrobust.plan import ProbePlan
-from lightning_camrobust.randomness import ImageRandomness, image_keys
-from lightning_camrobust.segmentation import segment_images
+from lightning_camrobust.randomness import image_keys
+from lightning_camrobust.scoring import ScoredMaps, score_maps
+from lightning_camrobust.segmented import SegmentedBatch
 from lightning_camrobust.trace import trace
 from lightning_camrobust.types import Comparison
 
@@ -20,13 +24,13 @@ class View:
     """How one copy of the images looks to the network: kept for pictures.
 
     Attributes:
-        pixels: ``(b, c, H, W)`` in [0, 1].
+        images: ``(b, c, H, W)``, in the model's input units.
         classes: Predicted class, or in a multi-label task the explained one, ``(b,)``.
         maps: ``(b, h, w)`` of the first method.
         scores: ``(b, s)`` segment scores of the first method.
     """
 
-    pixels: Tensor
+    images: Tensor
     classes: Tensor
     maps: Tensor
     scores: Tensor
@@ -38,13 +42,13 @@ class ProbeResult:
 
     Attributes:
         comparison: Fields ``(b, cells)``, cells ordered as in :attr:`ProbePlan.cells`.
-        segments: Labels ``(b, H, W)``.
+        segments: The segments of the clean images.
         clean: The clean view.
         noisy: The noisy views that were asked for, by index into :attr:`ProbePlan.noises`.
     """
 
     comparison: Comparison
-    segments: Tensor
+    segments: SegmentedBatch
     clean: View
     noisy: dict[int, View]
 
@@ -56,6 +60,9 @@ def probe(
     plan: ProbePlan,
     target_layer: nn.Module,
     space: PixelSpace,
+    operators: TensorCache | None = None,
+    runs: int | None = None,
+    copies: int | None = None,
     keep_noises: Sequence[int] = (),
 ) -> ProbeResult:
     """Measure one batch. Run it inside :func:`~lightning_camrobust.isolation.observe_only`.
@@ -66,6 +73,11 @@ def probe(
         plan: What to measure.
         target_layer: The layer to draw maps on.
         space: How inputs relate to pixels.
+        operators: Where the pooling operators of images are kept from one run to the next.
+        runs: How often the layer runs in one forward; None finds it out from the clean pass, which then costs more if
+            it runs often.
+        copies: How many noisy copies of the batch go through the network together; None for one on a CPU, and on an
+            accelerator for as many as fit.
         keep_noises: Indices of noises whose view is kept for pictures.
 
     Returns:
@@ -80,37 +92,25 @@ def probe(
         >>> found.comparison.similarity.shape  # (images, cells)
         torch.Size([2, 2])
     """
-    pixels = space.to_pixels(images)
-    keys = image_keys(pixels)
-    segments = segment_images(pixels, plan.segmenter).to(torch.int32)
-    pooling = SegmentPooling(segments)
-    clean = _explain(model, images, plan, target_layer=target_layer, classes=_target(plan))
-    clean_scores = {label: pooling.score(maps) for label, maps in clean.maps.items()}
+    keys = image_keys(space.to_pixels(images))
+    segments = SegmentedBatch(images, space, plan.segmenter, keys, operators=operators)
+    meter = PassMeter(images.device)
+    clean = _explain(model, images, plan, target_layer=target_layer, classes=_target(plan), runs=runs)
+    copies = meter.copies(images=len(images)) if copies is None else copies
+    before = score_maps(clean.maps, segments)
     target = _target(plan, clean=clean)
     comparisons, views = [], {}
-    for index, noise in enumerate(plan.noises):
-        randomness = ImageRandomness(keys, plan.seed, noise.family, noise.severity)
-        noisy_pixels = noise.perturbation(pixels, severity=noise.severity, randomness=randomness)
-        noisy_images = space.from_pixels(noisy_pixels, pixels=pixels, inputs=images)
-        if index not in keep_noises:
-            del noisy_pixels  # not needed any more while the network runs
-        noisy = _explain(model, noisy_images, plan, target_layer=target_layer, classes=target, runs=clean.runs)
-        for label, maps in noisy.maps.items():
-            before, present, before_ok = clean_scores[label]
-            after, _, after_ok = pooling.score(maps)
-            comparisons.append(
-                compare_scores(
-                    before,
-                    after,
-                    present,
-                    similarity=plan.similarity,
-                    same_class=clean.decisions == noisy.decisions,
-                    rankable=before_ok & after_ok,
-                )
-            )
-        if index in keep_noises:
-            views[index] = _view(noisy_pixels, noisy, pooling)
-    return ProbeResult(_side_by_side(comparisons), segments, _view(pixels, clean, pooling), views)
+    for start in range(0, len(plan.noises), copies):
+        noises = range(start, min(start + copies, len(plan.noises)))
+        noisy_images = _disturbed(images, plan, noises, keys=keys, space=space)
+        classes = target.repeat(len(noises)) if isinstance(target, Tensor) else target
+        noisy = _explain(model, noisy_images, plan, target_layer=target_layer, classes=classes, runs=clean.runs)
+        after = score_maps(noisy.maps, segments)
+        comparisons.append(_compare(before, after, clean, noisy, plan))
+        for index in set(noises) & set(keep_noises):
+            views[index] = _view(noisy_images, noisy, after, copy=index - start)
+        del noisy_images  # not needed any more while the next ones are made
+    return ProbeResult(_side_by_side(comparisons), segments, _view(images, clean, before), dict(sorted(views.items())))
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,16 @@ class _Explained:
 
     classes: Tensor
     decisions: Tensor
-    maps: dict[str, Tensor]
+    maps: list[Tensor]
     runs: int
+
+
+def _disturbed(images: Tensor, plan: ProbePlan, noises: range, *, keys: Tensor, space: PixelSpace) -> Tensor:
+    copies = []
+    for noise in (plan.noises[index] for index in noises):
+        how = noise.perturbation, noise.severity
+        copies.append(disturb(images, *how, keys=keys, family=noise.family, seed=plan.seed, space=space))
+    return copies[0] if len(copies) == 1 else torch.cat(copies)
 
 
 def _explain(
@@ -135,7 +143,7 @@ def _explain(
     pass_ = trace(model, images, target_layer=target_layer, classes=classes, runs=runs)
     # Under autocast the arithmetic of maps would be done in half precision.
     with torch.autocast(images.device.type, enabled=False):
-        maps = {label: method(pass_).detach() for label, method in plan.methods.items()}
+        maps = [method(pass_).detach() for method in plan.methods.values()]
     if plan.multilabel:
         decisions = pass_.logits.gather(1, pass_.classes[:, None])[:, 0] > 0
         return _Explained(pass_.classes, decisions, maps, pass_.runs)
@@ -152,14 +160,30 @@ def _target(plan: ProbePlan, clean: _Explained | None = None) -> Tensor | Callab
     return plan.target
 
 
-def _view(pixels: Tensor, explained: _Explained, pooling: SegmentPooling) -> View:
-    maps = next(iter(explained.maps.values()))
-    return View(pixels, explained.classes, maps, pooling.score(maps)[0])
+def _compare(
+    before: ScoredMaps, after: ScoredMaps, clean: _Explained, noisy: _Explained, plan: ProbePlan
+) -> Comparison:
+    images, copies, methods, segments = after.scores.shape
+    same = clean.decisions[:, None] == noisy.decisions.reshape(copies, images).T  # (b, copies)
+    return compare_scores(
+        before.scores.expand_as(after.scores).reshape(-1, segments),
+        after.scores.reshape(-1, segments),
+        after.present[:, None, None].expand(after.scores.shape).reshape(-1, segments),
+        similarity=plan.similarity,
+        same_class=same[..., None].expand(images, copies, methods).flatten(),
+        rankable=(before.rankable & after.rankable).flatten(),
+    ).reshape(images, copies * methods)
+
+
+def _view(images: Tensor, explained: _Explained, scored: ScoredMaps, *, copy: int = 0) -> View:
+    count = len(scored.scores)
+    own = slice(copy * count, (copy + 1) * count)
+    return View(images[own], explained.classes[own], explained.maps[0][own], scored.scores[:, copy, 0])
 
 
 def _side_by_side(comparisons: list[Comparison]) -> Comparison:
     return Comparison(
-        similarity=torch.stack([each.similarity for each in comparisons], dim=1),
-        same_class=torch.stack([each.same_class for each in comparisons], dim=1),
-        rankable=torch.stack([each.rankable for each in comparisons], dim=1),
+        similarity=torch.cat([each.similarity for each in comparisons], dim=1),
+        same_class=torch.cat([each.same_class for each in comparisons], dim=1),
+        rankable=torch.cat([each.rankable for each in comparisons], dim=1),
     )

@@ -7,11 +7,26 @@ on its own device.
 
 import zlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from lightning_camrobust.blocks import cache_blocks
+
 _GOLDEN = 0x9E3779B1 - 2**32
+
+
+def _constant(value: int) -> Tensor:
+    # A plain number would be wrapped into a tensor by every single operation, which costs more than the operation.
+    return torch.tensor(value, dtype=torch.int32, device="cpu")
+
+
+# Wellons' `lowbias32` (public domain): shift, its mask (int32 has no logical shift), and the factor behind it.
+_ROUNDS = (
+    (_constant(16), _constant(0xFFFF), _constant(0x7FEB352D)),
+    (_constant(15), _constant(0x1FFFF), _constant(0x846CA68B - 2**32)),
+)
 
 
 def image_keys(pixels: Tensor) -> Tensor:
@@ -29,14 +44,15 @@ def image_keys(pixels: Tensor) -> Tensor:
         >>> torch.equal(image_keys(image), image_keys(image.double()))
         True
     """
-    levels = (pixels.float().clamp(0, 1) * 255).round_().to(torch.int32).flatten(1)
-    position = torch.arange(levels.shape[1], dtype=torch.int32, device=levels.device) * _GOLDEN
-    shape = torch.tensor([zlib.crc32(repr(tuple(pixels.shape[1:])).encode()) - 2**31], dtype=torch.int32)
-    # Integers wrap, so the order of adding, which differs between devices, cannot matter.
-    bits = _mix_(levels.mul_(0x01000193).bitwise_xor_(position))
-    first = bits.sum(dim=1, dtype=torch.int32)
-    second = _mix_(bits.bitwise_xor_(_GOLDEN)).sum(dim=1, dtype=torch.int32)
-    return _mix(torch.stack([first, second], dim=1) ^ shape.to(levels.device))
+    count, device = pixels[0].numel(), pixels.device
+    shape = _salt(repr(tuple(pixels.shape[1:])), device)
+    sums = []
+    for block in cache_blocks(pixels):
+        levels = (pixels[block].float().clamp(0, 1) * 255).round_().to(torch.int32).flatten(1)
+        # Multilinear hashing. Integers wrap, so the order of adding, which differs between devices, cannot matter.
+        words = [(levels * weights).sum(dim=1, dtype=torch.int32) for weights in _weights(count, device)]
+        sums.append(torch.stack(words, dim=1))
+    return _mix_(_mix_(torch.cat(sums)).bitwise_xor_(shape))
 
 
 @dataclass
@@ -64,7 +80,7 @@ class ImageRandomness:
     _draws: int = field(default=0, init=False, repr=False)
 
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
-        """Draw float32 from the open interval (0, 1) on a grid of 2^-24.
+        """Draw float32 from the open interval (0, 1), the middles of 2^23 equal steps.
 
         Args:
             shape: Shape of one image's share.
@@ -72,8 +88,8 @@ class ImageRandomness:
         Returns:
             ``(b, *shape)``.
         """
-        bits = self._bits(shape)
-        return bits.bitwise_right_shift_(8).bitwise_and_(0xFFFFFF).to(torch.float32).add_(0.5).mul_(2.0**-24)
+        # Every sum and product here is exact: with one bit more the largest number would round up to 1.
+        return self._bits(shape).bitwise_right_shift_(_SHIFT_9).to(torch.float32).add_(0.5).mul_(2.0**-23).add_(0.5)
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """Draw float32 from the standard normal distribution, by inverting its distribution function.
@@ -82,36 +98,55 @@ class ImageRandomness:
             shape: Shape of one image's share.
 
         Returns:
-            ``(b, *shape)``, within +-5.4.
+            ``(b, *shape)``, within +-5.42.
         """
-        # 2u - 1 is formed from u on a grid of 2^-24, exactly; erfinv never sees +-1.
-        return self.uniform(shape).mul_(2).sub_(1).erfinv_().mul_(2**0.5)
+        # Exact again, and strictly between -1 and 1, where erfinv is finite.
+        symmetric = self._bits(shape).bitwise_right_shift_(_SHIFT_8).to(torch.float32).add_(0.5).mul_(2.0**-23)
+        return symmetric.erfinv_().mul_(2**0.5)
 
     def _bits(self, shape: tuple[int, ...]) -> Tensor:
         words = self._stream_keys()
+        # Each stream walks the 32-bit circle with a start and an odd stride of its own, so that no two walk in step.
+        start, stride = words[:, :1], words[:, 1:] | 1
         count = int(torch.Size(shape).numel())
-        counter = torch.arange(count, dtype=torch.int32, device=words.device) * _GOLDEN
-        bits = _mix(counter ^ words[:, :1])
-        return _mix_(bits.bitwise_xor_(words[:, 1:])).reshape(len(words), *shape)
+        return _mix_((_counter(count, words.device) * stride).add_(start)).reshape(len(words), *shape)
 
     def _stream_keys(self) -> Tensor:
         self._draws += 1
-        label = f"{self.seed}/{self.family}/{self.severity}/{self._draws}".encode()
-        salt = torch.tensor([zlib.crc32(label) - 2**31, zlib.adler32(label[::-1]) - 2**31], dtype=torch.int32)
-        first = _mix(self.keys ^ salt.to(self.keys.device))
+        label = f"{self.seed}/{self.family}/{self.severity}/{self._draws}"
+        first = _mix_(self.keys ^ _salt(label, self.keys.device))
         # Each word has to depend on both words of the key.
-        swapped = _mix(first.flip(1) + 1)
-        return _mix(first ^ swapped)
+        swapped = _mix_(first.flip(1) + 1)
+        return _mix_(first ^ swapped)
 
 
-def _mix(bits: Tensor) -> Tensor:
-    return _mix_(bits.clone())
+_SHIFT_8, _SHIFT_9 = _constant(8), _constant(9)
+
+
+# What depends on no image is made once and kept: making it anew, or sending it to an accelerator, would cost more than
+# its use.
+@lru_cache(maxsize=4)
+def _counter(count: int, device: torch.device) -> Tensor:
+    return torch.arange(count, dtype=torch.int32, device=device)
+
+
+@lru_cache(maxsize=4)
+def _weights(count: int, device: torch.device) -> Tensor:
+    first = _mix_(_counter(count, device) * _GOLDEN)
+    return torch.stack([first, _mix_(first ^ _GOLDEN)])
+
+
+@lru_cache(maxsize=1024)
+def _salt(label: str, device: torch.device) -> Tensor:
+    text = label.encode()
+    return torch.tensor([zlib.crc32(text) - 2**31, zlib.adler32(text[::-1]) - 2**31], dtype=torch.int32, device=device)
 
 
 def _mix_(bits: Tensor) -> Tensor:
-    """Mix 32 bits in place: Wellons' `lowbias32` (public domain), on int32 with the shifts made logical."""
-    bits.bitwise_xor_((bits >> 16).bitwise_and_(0xFFFF))
-    bits.mul_(0x7FEB352D)
-    bits.bitwise_xor_((bits >> 15).bitwise_and_(0x1FFFF))
-    bits.mul_(0x846CA68B - 2**32)
-    return bits.bitwise_xor_((bits >> 16).bitwise_and_(0xFFFF))
+    """Mix 32 bits in place."""
+    scratch = torch.empty_like(bits)
+    for shift, mask, factor in _ROUNDS:
+        torch.bitwise_right_shift(bits, shift, out=scratch)
+        bits.bitwise_xor_(scratch.bitwise_and_(mask)).mul_(factor)
+    torch.bitwise_right_shift(bits, _ROUNDS[0][0], out=scratch)
+    return bits.bitwise_xor_(scratch.bitwise_and_(_ROUNDS[0][1]))

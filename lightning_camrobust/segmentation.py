@@ -1,65 +1,19 @@
 """Segment images, and remember the result: held-out images come back every epoch, and segmenting them is slow."""
 
-import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Hashable
 
 import torch
 from torch import Tensor
 
+from lightning_camrobust.cache import SegmentCache
 from lightning_camrobust.errors import ArgumentError
 from lightning_camrobust.images import check_images
 from lightning_camrobust.members import resolve_member
+from lightning_camrobust.randomness import image_keys
 from lightning_camrobust.types import Segmenter
 
-
-class SegmentCache:
-    """Labels by image content and segmenter, the least recently used ones dropped first.
-
-    Args:
-        max_bytes: Upper limit of what is kept.
-
-    Example:
-        >>> cache = SegmentCache(max_bytes=1000)
-        >>> cache.put("a", torch.zeros(2, 2, dtype=torch.int64))
-        >>> cache.get("a").shape, cache.get("b"), cache.num_bytes
-        (torch.Size([2, 2]), None, 8)
-    """
-
-    def __init__(self, max_bytes: int = 256 * 2**20) -> None:
-        self.max_bytes = max_bytes
-        self.num_bytes = 0
-        self._labels: OrderedDict[Hashable, Tensor] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable) -> Tensor | None:
-        """Return the labels ``(H, W)`` int64 kept under a key, or None."""
-        with self._lock:
-            if key not in self._labels:
-                return None
-            self._labels.move_to_end(key)
-            return self._labels[key].long()
-
-    def put(self, key: Hashable, labels: Tensor) -> None:
-        """Keep labels ``(H, W)``, in the smallest integer type that holds them."""
-        small = labels.to(torch.int16 if int(labels.max()) < 2**15 else torch.int32)
-        with self._lock:
-            if key in self._labels or _num_bytes(small) > self.max_bytes:
-                return
-            self._labels[key] = small
-            self.num_bytes += _num_bytes(small)
-            while self.num_bytes > self.max_bytes:
-                _, dropped = self._labels.popitem(last=False)
-                self.num_bytes -= _num_bytes(dropped)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._labels.clear()
-            self.num_bytes = 0
-
-
+# An image's content as :func:`~lightning_camrobust.randomness.image_keys` hashes it, on the host.
+ContentKey = tuple[int, int]
 _CACHE = SegmentCache()
 
 
@@ -84,23 +38,62 @@ def segment_images(
         torch.Size([2, 8, 8])
     """
     _check_range(images)
-    segmenter: Segmenter = resolve_member("segment", method)
+    return segment_pixels(
+        images.detach(), resolve_member("segment", method), host_keys(image_keys(images)), cache=cache
+    )
+
+
+def host_keys(keys: Tensor) -> list[ContentKey]:
+    """Bring the hashes of images to the host.
+
+    Args:
+        keys: ``(b, 2)`` int32 from :func:`~lightning_camrobust.randomness.image_keys`.
+
+    Returns:
+        One pair of numbers an image.
+
+    Example:
+        >>> image = torch.rand(1, 3, 4, 4)
+        >>> host_keys(image_keys(image)) == host_keys(image_keys(image.double()))
+        True
+    """
+    return [(first, second) for first, second in keys.tolist()]
+
+
+def segment_pixels(
+    pixels: Tensor, segmenter: Segmenter, keys: list[ContentKey], *, cache: SegmentCache | None = None
+) -> Tensor:
+    """Cut images that were checked before, looking each up by its content.
+
+    Args:
+        pixels: ``(b, c, H, W)`` float in [0, 1].
+        segmenter: Ready-made.
+        keys: From :func:`host_keys`.
+        cache: As in :func:`segment_images`.
+
+    Returns:
+        Labels as in :func:`segment_images`.
+
+    Example:
+        >>> from lightning_camrobust.segment.grid import Grid
+        >>> pixels = torch.rand(2, 3, 8, 8)
+        >>> segment_pixels(pixels, Grid(), host_keys(image_keys(pixels))).dtype
+        torch.int64
+    """
     store = _CACHE if cache is None else cache
-    host = _three_channels(images.detach()).float().cpu()
     # Kept under the segmenter itself and not its name: settings may be functions or tensors, whose text says little.
     known = segmenter if isinstance(segmenter, Hashable) else object()
-    keys: list[Hashable] = [(_content_key(image), known) for image in host]
-    found = [store.get(key) for key in keys]
+    found = [store.get((key, known)) for key in keys]
     missing = [index for index, labels in enumerate(found) if labels is None]
     if missing:
-        for index, labels in zip(missing, _run(segmenter, host[missing]), strict=True):
+        for index, labels in zip(missing, _run(segmenter, _three_channels(pixels[missing]).float()), strict=True):
             found[index] = labels
-            store.put(keys[index], labels)
-    return torch.stack([labels for labels in found if labels is not None]).to(images.device)
+            store.put((keys[index], known), labels)
+    return torch.stack([labels for labels in found if labels is not None]).to(pixels.device)
 
 
 def _run(segmenter: Segmenter, images: Tensor) -> Tensor:
-    labels = segmenter(images)
+    labels = segmenter(images).cpu()
     if labels.shape != (len(images), *images.shape[2:]):
         raise ArgumentError(
             f"Segmenter {segmenter!r} must return labels (b, H, W) = {(len(images), *images.shape[2:])}, "
@@ -124,14 +117,3 @@ def _three_channels(images: Tensor) -> Tensor:
     if images.shape[1] == 3:
         return images
     return images.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
-
-
-def _num_bytes(labels: Tensor) -> int:
-    return labels.numel() * labels.element_size()
-
-
-def _content_key(image: Tensor) -> str:
-    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).contiguous().numpy()
-    digest = hashlib.blake2b(pixels.tobytes(), digest_size=16)
-    digest.update(str(tuple(image.shape)).encode())
-    return digest.hexdigest()

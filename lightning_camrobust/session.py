@@ -10,15 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from lightning_camrobust.batches import find_classifier
+from lightning_camrobust.budget import TimeBudget
+from lightning_camrobust.cache import TensorCache
 from lightning_camrobust.gallery import Gallery, collect_gallery, picture_noises
 from lightning_camrobust.heldout import Chunk, HeldOutImages
 from lightning_camrobust.images import check_images
 from lightning_camrobust.isolation import observe_only
-from lightning_camrobust.layers import layer_by_name, layer_name, resolve_target_layer
+from lightning_camrobust.layers import count_runs, layer_by_name, layer_name, resolve_target_layer
 from lightning_camrobust.pixels import PixelSpace, measure_range, pixel_space_from_ranges
 from lightning_camrobust.plan import ProbePlan
 from lightning_camrobust.probe import probe
-from lightning_camrobust.rows import pack_rows, unpack_rows
+from lightning_camrobust.rows import Spent, pack_rows, unpack_rows
 from lightning_camrobust.summary import Report, make_report
 from lightning_camrobust.trace import trace
 
@@ -38,12 +40,15 @@ class ProbeSession:
         space: How inputs relate to pixels; None recognises it from all images of the run.
         gallery_size: How many images to keep for a picture.
         forward_context: Context to run the network in, for autocast.
+        operators: Where pooling operators are kept from run to run.
         rank: Of this process.
         shared: Whether other processes take part, so that what concerns all can only be settled at the end.
 
     Attributes:
         space: The pixel space, once known.
         gallery: What a picture needs, if ``gallery_size`` is above 0.
+        num_found: How many images were probed, by all processes together; known at the end.
+        agreed: The budget with the times of the slowest process, if there is one; known at the end.
 
     Example:
         >>> from lightning_camrobust.plan import make_plan
@@ -66,22 +71,29 @@ class ProbeSession:
         space: PixelSpace | None = None,
         gallery_size: int = 0,
         forward_context: Callable[[], AbstractContextManager[None]] = nullcontext,
+        operators: TensorCache | None = None,
         rank: int = 0,
         shared: bool = False,
     ) -> None:
         self.plan = plan
         self.space = space
         self.gallery: Gallery | None = None
+        self.num_found = 0
+        self.agreed: TimeBudget | None = None
         self._owner = owner
         self._model = find_classifier(owner, classifier)
         self._target_layer = target_layer
         self._layer: nn.Module | None = None
+        self._runs = 0
         self._images = images
         self._gallery_size = gallery_size
         self._forward_context = forward_context
         self._rank, self._shared = rank, shared
+        self._operators = operators
+        self._copies: int | None = None
         self._rows: list[Tensor] = []
         self._seconds = 0.0
+        self._segmenting = 0.0
         self._told_of_memory = False
 
     @property
@@ -120,19 +132,33 @@ class ProbeSession:
                 self.space.to_pixels(first)
             trace(self._model, first, target_layer=self._find_layer(first))
 
-    def finish(self, gather: Gather = lambda rows: rows) -> Report | None:
-        """Probe what is left and sum up over all processes; None if no image came to any of them."""
+    def finish(self, gather: Gather = lambda rows: rows, *, budget: TimeBudget | None = None) -> Report | None:
+        """Probe what is left and sum up over all processes.
+
+        Args:
+            gather: From this process's rows to those of all.
+            budget: What a run may cost; the report then rests on the first images that a run can afford.
+
+        Returns:
+            The report, or None if no image came to any process.
+        """
         with torch.inference_mode(False):
             self._settle(gather)
             self._probe_waiting(whole_only=True)
             self._probe_waiting(whole_only=False)
             capacity = self._images.capacity if self._shared else None
-            rows = gather(pack_rows(self._rows, self.plan, seconds=self._seconds, capacity=capacity))
-            comparison, seconds = unpack_rows(rows, self.plan)
-        if not len(comparison.similarity):
+            spent = Spent(self._seconds, self._segmenting, budget.training_seconds if budget else 0.0)
+            rows = gather(pack_rows(self._rows, self.plan, spent=spent, capacity=capacity))
+            comparison, spent = unpack_rows(rows, self.plan)
+        self.num_found = len(comparison.similarity)
+        if not self.num_found:
             return None
+        if budget is not None:
+            # The times of the slowest process, so that all of them choose alike.
+            self.agreed = TimeBudget(budget.max_share, spent.training, spent.repeated)
+            comparison = comparison.first(self.agreed.affordable(images=self.num_found))
         name = "" if self._layer is None else layer_name(self._owner, self._layer)
-        return {**make_report(comparison, self.plan.cells), "target_layer": name, "seconds": seconds}
+        return {**make_report(comparison, self.plan.cells), "target_layer": name, "seconds": spent.probing}
 
     def _settle(self, gather: Gather) -> None:
         """Agree with the other processes on what could not be known from this one's images alone."""
@@ -154,11 +180,20 @@ class ProbeSession:
 
     def _probe(self, chunk: Chunk) -> None:
         try:
-            self._probe_at_once(chunk)
+            return self._probe_at_once(chunk)
         except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
-            if len(chunk.images) == 1 or not _is_out_of_memory(error):
+            if not _is_out_of_memory(error) or not (self._copies_can_shrink(chunk) or len(chunk.images) > 1):
                 raise
-            self._probe_halves(chunk)
+        # Only here, behind the `except`: the error holds on to all that the failed attempt had allocated.
+        if chunk.images.is_cuda:
+            torch.cuda.empty_cache()
+        if self._copies_can_shrink(chunk):
+            self._copies = 1
+            return self._probe(chunk)
+        return self._probe_halves(chunk)
+
+    def _copies_can_shrink(self, chunk: Chunk) -> bool:
+        return self._copies is None and chunk.images.is_cuda
 
     def _probe_halves(self, chunk: Chunk) -> None:
         half = (len(chunk.images) + 1) // 2
@@ -171,8 +206,6 @@ class ProbeSession:
                 UserWarning,
                 stacklevel=2,
             )
-        if chunk.images.is_cuda:
-            torch.cuda.empty_cache()
         for part in (slice(None, half), slice(half, None)):
             self._probe(Chunk(chunk.images[part], chunk.positions[part]))
 
@@ -183,10 +216,19 @@ class ProbeSession:
             shown = self._gallery_size > 0 and self.gallery is None
             keep = picture_noises(self.plan) if shown else ()
             found = probe(
-                self._model, chunk.images, plan=self.plan, target_layer=layer, space=self.space, keep_noises=keep
+                self._model,
+                chunk.images,
+                plan=self.plan,
+                target_layer=layer,
+                space=self.space,
+                operators=self._operators,
+                runs=self._runs or None,
+                copies=self._copies,
+                keep_noises=keep,
             )
             if shown:
-                self.gallery = collect_gallery(found, self.plan, count=self._gallery_size)
+                self.gallery = collect_gallery(found, self.plan, space=self.space, count=self._gallery_size)
+            self._segmenting += found.segments.seconds
             self._rows.append(found.comparison.as_rows(chunk.positions))
 
     def _find_layer(self, images: Tensor) -> nn.Module:
@@ -195,6 +237,7 @@ class ProbeSession:
             named = self._target_layer
             chosen = layer_by_name(self._owner, named) if isinstance(named, str) else named
             self._layer = resolve_target_layer(self._model, chosen, images)
+            self._runs = count_runs(self._model, self._layer, images)
         return self._layer
 
 

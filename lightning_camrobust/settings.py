@@ -1,6 +1,6 @@
 """Check the callback's plain settings."""
 
-from typing import SupportsIndex
+from typing import SupportsFloat, SupportsIndex
 
 from lightning_camrobust.errors import ArgumentError
 
@@ -17,6 +17,20 @@ def whole_number(argument: str, value: int, *, least: int) -> int:
             f"CAMRobustnessCallback: `{argument}` must be a whole number of at least {least}, got {value!r}."
         )
     return int(value)
+
+
+def share_of_one(argument: str, value: float) -> float:
+    """Return a number strictly between 0 and 1, or refuse it by the argument's name.
+
+    Example:
+        >>> share_of_one("max_time_share", 0.05)
+        0.05
+    """
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat) or not 0 < float(value) < 1:
+        raise ArgumentError(
+            f"CAMRobustnessCallback: `{argument}` must lie strictly between 0 and 1, got {value!r}. 0.05 means 5%."
+        )
+    return float(value)
 
 
 def part_of_key(name: str) -> str:

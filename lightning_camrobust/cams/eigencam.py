@@ -7,6 +7,9 @@ from torch import Tensor
 
 from lightning_camrobust.types import Trace
 
+# The power is 2 to this: values that differ by one part in 10^5 are told apart.
+_SQUARINGS = 22
+
 
 @dataclass(frozen=True)
 class EigenCAM:
@@ -37,17 +40,39 @@ class EigenCAM:
 
 def _first_component(cells: Tensor) -> Tensor:
     """Project centred cells ``(b, n, c)`` on their first principal axis, ``(b, n)``."""
-    finite = cells.isfinite().all(dim=2).all(dim=1)
-    # `eigh` refuses NaN for the whole batch; one image's NaN must stay its own.
-    safe = torch.where(finite[:, None, None], cells, torch.zeros_like(cells))
-    _, n, c = safe.shape
-    if n <= c:
-        values, vectors = torch.linalg.eigh(safe @ safe.transpose(1, 2))
-        projection = vectors[..., -1] * values[..., -1:].clamp_min(0).sqrt()
-    else:
-        _, vectors = torch.linalg.eigh(safe.transpose(1, 2) @ safe)
-        projection = (safe @ vectors[..., -1:])[..., 0]
-    return torch.where(finite[:, None], projection, torch.full_like(projection, torch.nan))
+    few_cells = cells.shape[1] <= cells.shape[2]
+    small, large = (cells, cells.transpose(1, 2)) if few_cells else (cells.transpose(1, 2), cells)
+    gram = small @ large
+    # `eigh` refuses NaN for the whole batch; one image's NaN must stay its own. NaN and infinity have no finite square.
+    finite = gram.diagonal(dim1=1, dim2=2).sum(dim=1).isfinite()[:, None]
+    gram = torch.where(finite[..., None], gram, torch.zeros_like(gram))
+    # The host would have to wait for an accelerator's `eigh` to report that it converged.
+    value, first = _by_eigh(gram) if gram.device.type == "cpu" else _by_squaring(gram)
+    projection = first * value.clamp_min(0).sqrt() if few_cells else (cells @ first[..., None])[..., 0]
+    return torch.where(finite, projection, torch.full_like(projection, torch.nan))
+
+
+def _by_eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest eigenvalue ``(b, 1)`` and its unit vector ``(b, n)``."""
+    values, vectors = torch.linalg.eigh(gram)
+    return values[..., -1:], vectors[..., -1]
+
+
+def _by_squaring(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Do the same by powers of the matrix; where two values are equal, any vector of their plane is as good."""
+    power = gram
+    for _ in range(_SQUARINGS):
+        power = power / _trace(power).clamp_min(torch.finfo(power.dtype).tiny)
+        power = power @ power
+    # All columns of the limit point the same way; the one with the largest diagonal entry is the longest.
+    column = power.diagonal(dim1=1, dim2=2).argmax(dim=1)
+    vector = power.gather(2, column[:, None, None].expand(-1, power.shape[1], 1))[..., 0]
+    vector = torch.nn.functional.normalize(vector, dim=1, eps=torch.finfo(power.dtype).tiny)
+    return (vector[:, None] @ gram @ vector[..., None])[..., 0], vector
+
+
+def _trace(square: Tensor) -> Tensor:
+    return square.diagonal(dim1=1, dim2=2).sum(dim=1)[:, None, None]
 
 
 EXAMPLES = (EigenCAM(),)

@@ -37,8 +37,8 @@ class GradCAMPlusPlus:
         total = activation.sum(dim=spatial, keepdim=True)
         share = square / (2 * square + total * square * gradient + self.epsilon)
         share = torch.where(gradient != 0, share, torch.zeros_like(share))
-        weights = (gradient.relu() * share).sum(dim=spatial, keepdim=True)
-        return (weights * activation).sum(dim=1).relu()
+        weights = (gradient.relu() * share).sum(dim=spatial)
+        return torch.einsum("bc,bc...->b...", weights, activation).relu()
 
 
 EXAMPLES = (GradCAMPlusPlus(),)

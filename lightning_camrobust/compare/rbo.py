@@ -85,7 +85,7 @@ def rank_biased_overlap(
         agreement = overlap / depth
     length = present.sum(dim=1, keepdim=True)
     weights = torch.where(depth <= length, (1 - p) * p ** (depth - 1), torch.zeros_like(depth))
-    overlap_score = (agreement * weights).sum(dim=1) + torch.as_tensor(p, dtype=torch.float64) ** length[:, 0]
+    overlap_score = (agreement * weights).sum(dim=1) + torch.pow(p, length[:, 0].double())
     undefined = (length[:, 0] == 0) | ((clean.isnan() | noisy.isnan()) & present).any(dim=1)
     return torch.where(undefined, torch.full_like(overlap_score, torch.nan), overlap_score.clamp(0, 1))
 

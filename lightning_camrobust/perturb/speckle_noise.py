@@ -33,7 +33,8 @@ class SpeckleNoise:
         """Return disturbed copies of ``images`` ``(b, c, H, W)`` in [0, 1], clipped to it."""
         table = _TABLE if self.levels is None else SeverityTable(self.levels, self.levels)
         level = table.value(severity, images=images, column=self.column)
-        return (images + images * (level * randomness.normal(tuple(images.shape[1:])).to(images.dtype))).clamp(0, 1)
+        noise = randomness.normal(tuple(images.shape[1:])).mul_(level).to(images.dtype)
+        return noise.mul_(images).add_(images).clamp_(0, 1)
 
 
 EXAMPLES = (SpeckleNoise(), SpeckleNoise(column="cifar"))

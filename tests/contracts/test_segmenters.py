@@ -13,7 +13,7 @@ from skimage.data import astronaut
 from torch.nn.functional import interpolate
 
 from lightning_camrobust import segment_images
-from lightning_camrobust.segmentation import SegmentCache
+from lightning_camrobust.cache import SegmentCache
 from tests.contracts.specimens import specimens, unfinished
 
 SEGMENTERS = specimens("segment")
