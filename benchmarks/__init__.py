@@ -1,0 +1,1 @@
+"""What the probe costs, measured as ratios in one run: ``make bench``."""
