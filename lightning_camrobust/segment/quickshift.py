@@ -1,5 +1,8 @@
 """Quickshift, on the device of the images."""
 
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,7 +15,7 @@ from lightning_camrobust.quickshift_density import pixel_density, rgb_to_lab, ti
 from lightning_camrobust.quickshift_forest import label_trees, nearest_denser
 
 # Pixels in a block: few enough for the cache of a processor, enough to keep any device busy.
-_PIXELS_A_THREAD, _PIXELS_ON_DEVICE = 2**17, 2**22
+_PIXELS_ON_PROCESSOR, _PIXELS_ON_DEVICE = 3 * 2**16, 2**22
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class Quickshift:
         height, width = images.shape[2:]
         device = images.device if _has_float64(images.device) else torch.device("cpu")
         enlarged = enlarge_images(images.detach().to(device), min_side=self.min_side)
-        labels = torch.cat([self._segment(block) for block in torch.split(enlarged, _images_in_block(enlarged))])
-        return resize_labels(labels, size=(height, width)).to(images.device)
+        labels = _map_blocks(self._segment, torch.split(enlarged, _images_in_block(enlarged)))
+        return resize_labels(torch.cat(labels), size=(height, width)).to(images.device)
 
     def _segment(self, images: Tensor) -> Tensor:
         colours = (rgb_to_lab(images.double()) * self.ratio).transpose(0, 1).contiguous()
@@ -67,8 +70,26 @@ class Quickshift:
 
 
 def _images_in_block(images: Tensor) -> int:
-    pixels = _PIXELS_A_THREAD * torch.get_num_threads() if images.device.type == "cpu" else _PIXELS_ON_DEVICE
-    return max(1, pixels // (images.shape[2] * images.shape[3]))
+    size = images.shape[2] * images.shape[3]
+    if images.device.type != "cpu":
+        return max(1, _PIXELS_ON_DEVICE // size)
+    share = math.ceil(len(images) / torch.get_num_threads())
+    return max(1, min(share, _PIXELS_ON_PROCESSOR // size))
+
+
+def _map_blocks(work: Callable[[Tensor], Tensor], blocks: Sequence[Tensor]) -> list[Tensor]:
+    """Do the same with each block; on a processor, several blocks at a time, each in one thread."""
+    threads = torch.get_num_threads()
+    if threads == 1 or blocks[0].device.type != "cpu":
+        return [work(block) for block in blocks]
+    try:
+        # Torch would rather share each of the thousands of small steps between threads, which then wait for each other
+        # after every step: a few milliseconds each time, as soon as another program is busy on one of the cores.
+        with ThreadPoolExecutor(min(threads, len(blocks)), "quickshift", torch.set_num_threads, (1,)) as pool:
+            return list(pool.map(work, blocks))
+    finally:
+        # What a thread sets holds for itself only, and for threads that start later.
+        torch.set_num_threads(threads)
 
 
 @lru_cache

@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def test_each_image_of_a_batch_is_segmented_as_if_alone():
 def test_size_of_blocks_does_not_matter(monkeypatch, pixels, pairs):
     images, segmenter = photographs(40, 40), Quickshift(2.0, min_side=1, ratio=1.0)
     usual = segmenter(images)
-    monkeypatch.setattr(quickshift, "_PIXELS_A_THREAD", pixels)
+    monkeypatch.setattr(quickshift, "_PIXELS_ON_PROCESSOR", pixels)
     monkeypatch.setattr(quickshift_forest, "_PAIRS_IN_CACHE", pairs)
     assert_same_labels(segmenter(images), usual)
 
@@ -151,6 +152,32 @@ def test_a_broken_pixel_spoils_only_its_window():
     images = photographs(40, 60).clone()
     images[1:, 1, 20, 50] = math.nan
     assert_same_labels(*both(images, kernel_size=2.0))
+
+
+@pytest.fixture
+def _two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures("_two_threads")
+@pytest.mark.parametrize("count", [1, 3])
+def test_labels_are_the_same_from_several_threads(count):
+    images, segmenter = photographs(60, 60)[:count], Quickshift(min_side=64)
+    with torch.inference_mode(), torch.autocast("cpu"):
+        labels = segmenter(images * 1)
+    for _ in range(3):
+        assert_same_labels(segmenter(images), labels)
+    torch.set_num_threads(1)
+    assert_same_labels(segmenter(images), labels)
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_later_threads_find_the_number_of_threads_unchanged():
+    Quickshift(min_side=1)(photographs(30, 30))
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == 2
 
 
 def test_empty_batch_gives_no_labels():
