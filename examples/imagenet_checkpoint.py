@@ -174,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, required=True, help="folder of .jpg, .jpeg or .png files")
     parser.add_argument("--num-samples", type=int, default=200, help="so many images, evenly spaced by name")
-    slow = "ablationcam can be added, but takes 0.3 to 0.6 s for each image and each noisy copy on 2 cores"
+    slow = "ablationcam can be added, and is as fast where the network behind the layer is affine"
     parser.add_argument("--methods", nargs="+", default=METHODS, help=f"{' '.join(METHODS)} by default; {slow}")
     parser.add_argument("--severities", nargs="+", type=int, default=(1, 3, 5))
     parser.add_argument("--target-layer", help="dotted name; the last layer with a spatial output by default")
