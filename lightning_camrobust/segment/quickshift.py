@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from lightning_camrobust.enlarging import enlarge_images, resize_labels
@@ -82,14 +83,24 @@ def _map_blocks(work: Callable[[Tensor], Tensor], blocks: Sequence[Tensor]) -> l
     threads = torch.get_num_threads()
     if threads == 1 or blocks[0].device.type != "cpu":
         return [work(block) for block in blocks]
-    try:
+    pools = _thread_pools()
+
+    def in_one_thread(block: Tensor) -> Tensor:
         # Torch would rather share each of the thousands of small steps between threads, which then wait for each other
-        # after every step: a few milliseconds each time, as soon as another program is busy on one of the cores.
-        with ThreadPoolExecutor(min(threads, len(blocks)), "quickshift", torch.set_num_threads, (1,)) as pool:
-            return list(pool.map(work, blocks))
-    finally:
-        # What a thread sets holds for itself only, and for threads that start later.
-        torch.set_num_threads(threads)
+        # after every step: a few milliseconds each time, as soon as another program is busy on one of the cores. The
+        # limit holds for this very thread; `torch.set_num_threads` would reach the user's own.
+        torch.get_num_threads()  # torch sets the number when a thread first asks; only then can it be lowered
+        with pools.limit(limits=1, user_api="openmp"):
+            return work(block)
+
+    with ThreadPoolExecutor(min(threads, len(blocks)), "quickshift") as executor:
+        return list(executor.map(in_one_thread, blocks))
+
+
+@lru_cache
+def _thread_pools() -> ThreadpoolController:
+    """Find the loaded libraries that have threads of their own."""
+    return ThreadpoolController()
 
 
 @lru_cache
