@@ -44,6 +44,7 @@ def observe_only(model: nn.Module) -> Iterator[None]:
             f"{type(model).__name__} is a TorchScript module; hooks on it do not run, so it cannot be explained. "
             "Use the network it was scripted or traced from."
         )
+    modules = list(model.modules())
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -58,10 +59,11 @@ def observe_only(model: nn.Module) -> Iterator[None]:
             _children,
         ):
             # One by one: what is set aside must already be sure to come back when the next one stumbles.
-            stack.callback(remember(model))
-        for module in model.modules():
-            # Not `model.eval()`: a user's override of `eval` or `train` might do more than set the flag.
-            module.training = False
+            stack.callback(remember(modules))
+        for module in modules:
+            # Not `model.eval()`: a user's override of `eval` or `train` might do more than set the flag. And not by the
+            # `__setattr__` of modules, which looks in a dozen places first.
+            object.__setattr__(module, "training", False)
         yield
 
 
@@ -76,19 +78,19 @@ def _eager_when_compiled() -> Iterator[None]:
         yield
 
 
-def _training_flags(model: nn.Module) -> Callable[[], None]:
-    flags = [(module, module.training) for module in model.modules()]
+def _training_flags(modules: list[nn.Module]) -> Callable[[], None]:
+    flags = [(module, module.training) for module in modules]
 
     def restore() -> None:
         for module, flag in flags:
-            module.training = flag
+            object.__setattr__(module, "training", flag)
 
     return restore
 
 
-def _children(model: nn.Module) -> Callable[[], None]:
+def _children(modules: list[nn.Module]) -> Callable[[], None]:
     """Remember which module sits where; an explainer that swaps a layer may stumble before it swaps back."""
-    kept = [(module, dict(module._modules)) for module in model.modules()]
+    kept = [(module, dict(module._modules)) for module in modules]
 
     def restore() -> None:
         for module, children in kept:
@@ -99,11 +101,11 @@ def _children(model: nn.Module) -> Callable[[], None]:
     return restore
 
 
-def _inference_tensors(model: nn.Module) -> Callable[[], None]:
+def _inference_tensors(modules: list[nn.Module]) -> Callable[[], None]:
     """Lend copies of tensors that a module kept from a forward in inference mode: autograd refuses the originals."""
     kept = [
         (module, name, value)
-        for module in model.modules()
+        for module in modules
         for name, value in vars(module).items()
         if isinstance(value, Tensor) and value.is_inference()
     ]
@@ -119,10 +121,10 @@ def _inference_tensors(model: nn.Module) -> Callable[[], None]:
     return restore
 
 
-def _hooks(model: nn.Module) -> Callable[[], None]:
+def _hooks(modules: list[nn.Module]) -> Callable[[], None]:
     kept = [
         (hooks, set(hooks))
-        for module in model.modules()
+        for module in modules
         for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
     ]
 
@@ -134,8 +136,8 @@ def _hooks(model: nn.Module) -> Callable[[], None]:
     return restore
 
 
-def _parameter_state(model: nn.Module) -> Callable[[], None]:
-    kept = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
+def _parameter_state(modules: list[nn.Module]) -> Callable[[], None]:
+    kept = [(parameter, parameter.grad, parameter.requires_grad) for parameter in _parameters(modules)]
     for parameter, _, _ in kept:
         # Set aside, not zeroed: accumulated gradients must survive whatever a third-party explainer does to `.grad`.
         parameter.grad = None
@@ -149,10 +151,15 @@ def _parameter_state(model: nn.Module) -> Callable[[], None]:
     return restore
 
 
-def _buffers(model: nn.Module) -> Callable[[], None]:
+def _parameters(modules: list[nn.Module]) -> list[nn.Parameter]:
+    found = (parameter for module in modules for parameter in module._parameters.values() if parameter is not None)
+    return list(dict.fromkeys(found))
+
+
+def _buffers(modules: list[nn.Module]) -> Callable[[], None]:
     kept = [
         (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
+        for module in modules
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
@@ -172,9 +179,9 @@ def _version(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else int(tensor._version)
 
 
-def _random_streams(model: nn.Module) -> Callable[[], None]:
+def _random_streams(modules: list[nn.Module]) -> Callable[[], None]:
     python, numbers, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    devices = {p.device for p in model.parameters() if p.device.type in {"cuda", "mps", "xpu"}}
+    devices = {p.device for p in _parameters(modules) if p.device.type in {"cuda", "mps", "xpu"}}
     on_device: list[tuple[Any, torch.device, Tensor]] = []
     for device in devices:
         backend = getattr(torch, device.type)

@@ -86,9 +86,9 @@ def disturb(
         torch.Size([2, 3, 8, 8])
     """
     noisy = torch.empty_like(images)
+    randomness = ImageRandomness(keys, seed, family, severity)
     for block in cache_blocks(images):
         pixels = space.to_pixels(images[block])
-        randomness = ImageRandomness(keys[block], seed, family, severity)
-        disturbed = perturbation(pixels, severity=severity, randomness=randomness)
+        disturbed = perturbation(pixels, severity=severity, randomness=randomness.of_images(block))
         noisy[block] = space.from_pixels(disturbed, pixels=pixels, inputs=images[block])
     return noisy

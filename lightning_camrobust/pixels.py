@@ -50,8 +50,7 @@ class PixelSpace:
         Returns:
             ``(b, c, H, W)`` in the dtype of ``inputs``.
         """
-        change = (noisy - pixels).div_(self._column(self.std, pixels))
-        return change.add_(inputs).to(inputs.dtype)
+        return torch.addcdiv(inputs, noisy - pixels, self._column(self.std, pixels)).to(inputs.dtype)
 
     def _column(self, values: tuple[float, ...], like: Tensor) -> Tensor:
         channels = like.shape[1]

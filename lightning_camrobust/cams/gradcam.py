@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from lightning_camrobust.types import Trace
@@ -23,8 +22,8 @@ class GradCAM:
     def __call__(self, trace: Trace) -> Tensor:
         """Return maps ``(b, h, w)``, zero or above."""
         spatial = tuple(range(2, trace.activation.dim()))
-        weights = trace.gradient.mean(dim=spatial)
-        return torch.einsum("bc,bc...->b...", weights, trace.activation).relu()
+        weights = trace.gradient.mean(dim=spatial, keepdim=True)
+        return (weights * trace.activation).sum(dim=1).relu()
 
 
 EXAMPLES = (GradCAM(),)

@@ -36,9 +36,10 @@ class GradCAMPlusPlus:
         square = gradient.square()
         total = activation.sum(dim=spatial, keepdim=True)
         share = square / (2 * square + total * square * gradient + self.epsilon)
-        share = torch.where(gradient != 0, share, torch.zeros_like(share))
-        weights = (gradient.relu() * share).sum(dim=spatial)
-        return torch.einsum("bc,bc...->b...", weights, activation).relu()
+        if not self.epsilon:
+            share = torch.where(gradient != 0, share, torch.zeros_like(share))
+        weights = (gradient.relu() * share).sum(dim=spatial, keepdim=True)
+        return (weights * activation).sum(dim=1).relu()
 
 
 EXAMPLES = (GradCAMPlusPlus(),)

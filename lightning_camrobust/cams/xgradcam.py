@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from lightning_camrobust.types import Trace
@@ -31,8 +30,8 @@ class XGradCAM:
         """Return maps ``(b, h, w)``, zero or above."""
         spatial = tuple(range(2, trace.activation.dim()))
         total = trace.activation.sum(dim=spatial, keepdim=True) + self.epsilon
-        weights = (trace.gradient * trace.activation / total).sum(dim=spatial)
-        return torch.einsum("bc,bc...->b...", weights, trace.activation).relu()
+        weights = (trace.gradient * trace.activation / total).sum(dim=spatial, keepdim=True)
+        return (weights * trace.activation).sum(dim=1).relu()
 
 
 EXAMPLES = (XGradCAM(),)

@@ -43,27 +43,30 @@ class ShotNoise:
         """Return disturbed copies of ``images`` ``(b, c, H, W)`` in [0, 1], clipped to it."""
         values = _TABLE if self.levels is None else SeverityTable(self.levels, self.levels)
         level = values.value(severity, images=images, column=self.column)
-        grey = (images.float().clamp(0, 1) * 255).round_()
+        grey = (images.float() * 255).round_().clamp_(0, 255)
         chance = randomness.uniform(tuple(images.shape[1:]))
         draw = _draw_by_alias if level <= _MOST_PHOTONS else _draw_by_search
-        return draw(grey.to(torch.int32), chance, level).div_(level).clamp_(max=1).to(images.dtype)
+        return draw(grey, chance, level).div_(level).clamp_(max=1).to(images.dtype)
 
 
 def _draw_by_alias(grey: Tensor, chance: Tensor, level: float) -> Tensor:
     table, columns = _alias_table(level, grey.device)
     position = chance.mul_(columns)
     column = position.floor()
-    cell = grey.mul_(columns).add_(column.to(torch.int32))
+    # Whole numbers below 2^24, exact in float32.
+    cell = grey.mul_(columns).add_(column).to(torch.int32)
     drawn = table.index_select(0, cell.flatten()).view(grey.shape)
     other = drawn.floor()
-    return torch.where(position.sub_(column) < drawn.sub_(other), column, other)
+    # 1 where the chance is below, else 0; masks are ten times slower.
+    stays = drawn.sub_(other).sub_(position.sub_(column)).mul_(2.0**100).clamp_(0, 1)
+    return column.sub_(other).mul_(stays).add_(other)
 
 
 def _draw_by_search(grey: Tensor, chance: Tensor, level: float) -> Tensor:
     table, columns = _shifted_distributions(level, grey.device)
     # Row g of the table lies in (g, g + 1], so one search in the flattened table finds the count for grey level g.
     found: Tensor = torch.searchsorted(table, chance.double().add_(grey), out_int32=True)
-    return found.sub_(grey.mul_(columns)).to(torch.float32)
+    return found.sub_(grey.mul_(columns).to(torch.int32)).to(torch.float32)
 
 
 def _columns(level: float) -> int:

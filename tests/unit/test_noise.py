@@ -7,7 +7,7 @@ from scipy import stats
 
 from lightning_camrobust import blocks, perturb_images
 from lightning_camrobust.perturb.shot_noise import ShotNoise, _alias_table
-from lightning_camrobust.randomness import ImageRandomness, image_keys
+from lightning_camrobust.randomness import ImageRandomness, _normal_table, image_keys
 
 
 @pytest.fixture
@@ -26,9 +26,21 @@ def test_uniform_numbers_never_reach_the_ends(extreme_bits):
 
 def test_normal_numbers_are_always_finite(extreme_bits):
     drawn = extreme_bits.normal((6,))
-    assert drawn.isfinite().all()
-    assert drawn.abs().max() == pytest.approx(stats.norm.isf(2.0**-25), rel=1e-3)
-    torch.testing.assert_close(drawn, -drawn.flip(1), rtol=0, atol=1e-6)
+    # The mean of the outermost of 2^16 pieces, and of the two in the middle.
+    tail = stats.norm.pdf(stats.norm.isf(2.0**-16)) * 2**16
+    assert drawn.aminmax() == pytest.approx((-tail, tail), rel=1e-6)
+    assert drawn.abs().min() < 2e-5
+    torch.testing.assert_close(drawn.sort().values, -drawn.sort().values.flip(1), rtol=0, atol=1e-6)
+
+
+def test_normal_numbers_have_the_moments_of_the_distribution():
+    pieces = _normal_table(torch.device("cpu")).double()
+    assert float(pieces.mean()) == pytest.approx(0, abs=1e-9)
+    assert float(pieces.square().mean()) == pytest.approx(1, abs=2e-5)
+    assert float(pieces.pow(4).mean()) == pytest.approx(3, abs=2e-3)
+    keys = image_keys(torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0)))
+    drawn = ImageRandomness(keys, 0, "specimen", 1).normal((3, 128, 128)).flatten()
+    assert stats.kstest(drawn.numpy(), "norm").pvalue > 1e-3
 
 
 def test_streams_look_random():
