@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint types docs-table clean
+.PHONY: help install demo test lint types bench docs-table clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -29,7 +29,11 @@ types: install  ## Check types
 test: lint types  ## Check style and types, run all doctests and tests
 	$(BIN)/pytest
 
-docs-table: install  ## Measure docs/imagenet-table.md anew (half an hour); IMAGES is a folder of ImageNet pictures
+bench: install  ## Measure docs/performance.md anew (a quarter of an hour, alone on the machine); CIFAR is an .npz file
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m benchmarks $(if $(CIFAR),--cifar $(CIFAR))
+
+docs-table: install  ## Measure docs/imagenet-table.md anew (some minutes); IMAGES is a folder of ImageNet pictures
 	$(BIN)/python examples/imagenet_checkpoint.py --images $(IMAGES) --num-samples 200 --methods gradcam \
 	  gradcam_plusplus xgradcam hirescam layercam eigencam ablationcam --table docs/imagenet-table.md
 

@@ -30,12 +30,12 @@ class Subject:
     runs: int
 
 
-def subject(name: str, *, count: int, device: str = "cpu", side: int = 224) -> Subject:
+def subject(name: str, *, count: int, device: str = "cpu", side: int = 224, target_layer: str | None = None) -> Subject:
     """Prepare a network by name with ``count`` photographs, normalised."""
     model = network(name).to(device)
     images = ((pictures(count, side=side) - SPACE.mean[0]) / SPACE.std[0]).to(device)
     with observe_only(model):
-        layer = resolve_target_layer(model, layer_of(name), images)
+        layer = resolve_target_layer(model, target_layer or layer_of(name), images)
         return Subject(model, images, layer, count_runs(model, layer, images))
 
 

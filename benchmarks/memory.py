@@ -21,7 +21,7 @@ def measure(*, device: str) -> Table:
         text=f"{count} images at 224 px. What is allocated at the same time at most, from the allocator's own record; "
         "the images themselves and the weights are there before.",
     )
-    for name in ("ResNet-18", "ResNet-50", "EfficientNet-Lite0", "VGG-11"):
+    for name in ("ResNet-18", "ResNet-50", "VGG-11"):
         on = subject(name, count=count, device=device)
         forward, whole = peak(lambda on=on: _forward(on)), peak(probe_job(on, six_method_plan()))
         table.rows.append([name, round(forward / 2**20, 1), round(whole / 2**20, 1), whole / forward])

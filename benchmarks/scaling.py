@@ -8,20 +8,20 @@ SAMPLES, SEVERITIES, METHODS = (8, 16, 32), (1, 3, 5), (1, 3, 5)
 
 
 def measure(*, device: str, rounds: int) -> Table:
-    """Time ResNet-18 at 224 px."""
+    """Time ResNet-18 at 112 px."""
     table = Table(
         key="scaling",
         title="More images, severities, methods",
         columns=["what", "from", "to", "time ratio", "ratio if exactly linear"],
-        text="ResNet-18 at 224 px, four noises; 8 images, one severity and one method unless said otherwise. Methods "
+        text="ResNet-18 at 112 px, four noises; 8 images, one severity and one method unless said otherwise. Methods "
         f"are the gradient methods. Median (quartiles) of {rounds} pairs.",
     )
     jobs = {}
     for count in SAMPLES:
         jobs["images", count] = probe_job(
-            subject("ResNet-18", count=count, device=device), six_method_plan(methods=SIX_METHODS[:1])
+            subject("ResNet-18", count=count, device=device, side=112), six_method_plan(methods=SIX_METHODS[:1])
         )
-    on = subject("ResNet-18", count=8, device=device)
+    on = subject("ResNet-18", count=8, device=device, side=112)
     for count in SEVERITIES:
         levels = range(1, count + 1)
         jobs["severities", count] = probe_job(on, six_method_plan(methods=SIX_METHODS[:1], severities=levels))

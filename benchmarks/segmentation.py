@@ -17,7 +17,7 @@ def measure(*, device: str, rounds: int) -> Table:
     images = pictures(32).to(device)
     ours, theirs = Quickshift(), QuickshiftSkimage()
     agreement = [_agreement(*pair) for pair in zip(ours(images).cpu(), theirs(images).cpu(), strict=True)]
-    times = in_turns({"ours": lambda: ours(images), "theirs": lambda: theirs(images)}, rounds=min(rounds, 5))
+    times = in_turns({"ours": lambda: ours(images), "theirs": lambda: theirs(images)}, rounds=min(rounds, 3))
     table = Table(
         key="segmentation",
         title="Quickshift",
