@@ -6,8 +6,13 @@ import torch
 from scipy import stats
 
 from lightning_camrobust import blocks, perturb_images
+from lightning_camrobust.heldout import HeldOutImages
 from lightning_camrobust.perturb.shot_noise import ShotNoise, _alias_table
+from lightning_camrobust.pixels import PixelSpace
+from lightning_camrobust.plan import make_plan
 from lightning_camrobust.randomness import ImageRandomness, _normal_table, image_keys
+from lightning_camrobust.session import ProbeSession
+from tests.networks import small_cnn
 
 
 @pytest.fixture
@@ -106,3 +111,17 @@ def test_blocks_change_no_bit(name, memory_format, monkeypatch):
 
 def test_no_block_of_nothing():
     assert blocks.cache_blocks(torch.zeros(0, 3, 8, 8)) == []
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_memory_format_reaches_the_network(memory_format):
+    seen = []
+    net = small_cnn(3).eval()
+    net.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    plan = make_plan(perturbations=("gaussian_noise", "shot_noise"), severities=3, segmenter="grid")
+    session = ProbeSession(plan, net, HeldOutImages(num_samples=4, chunk_size=4), space=PixelSpace((0.5,), (0.2,)))
+    session.take(torch.rand(4, 3, 16, 16).contiguous(memory_format=memory_format))
+    session.finish()
+    whole = [images for images in seen if len(images) == 4]
+    assert len(whole) == 3
+    assert all(images.is_contiguous(memory_format=memory_format) for images in whole)
