@@ -83,7 +83,7 @@ class Segmenter(Protocol):
     """A way to cut an image into regions."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return labels ``(b, H, W)`` int64, 0..m-1 per image, for ``images`` ``(b, 3, H, W)`` in [0, 1], on any device."""
+        """Return labels ``(b, H, W)`` int64, 0..m-1 per image, for ``images`` ``(b, 3, H, W)`` on any device."""
 
 
 @runtime_checkable
