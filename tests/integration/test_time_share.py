@@ -3,11 +3,13 @@
 import time
 
 import pytest
+import torch
 
 from lightning_camrobust import CAMRobustnessCallback
 from lightning_camrobust.budget import TimeBudget, TrainingClock
 from lightning_camrobust.errors import ArgumentError
-from lightning_camrobust.rows import Spent
+from lightning_camrobust.plan import make_plan
+from lightning_camrobust.rows import Spent, pack_rows, unpack_rows
 from tests.integration.test_callback import fit, make_callback, pytestmark  # noqa: F401
 from tests.networks import DigitModule, digit_loader
 
@@ -87,6 +89,18 @@ def test_outside_a_fit_all_images_are_probed(tmp_path):
     trainer, module = fit(tmp_path, callback, max_epochs=1)
     trainer.validate(module, digit_loader(200, 40), verbose=False)
     assert callback.report["num_images"] == 24
+
+
+def test_processes_settle_on_the_times_of_the_slowest():
+    plan = make_plan(severities=1)
+    tables = [
+        pack_rows([torch.tensor([[position, 0.5, 1, 1]]).double()], plan, spent=spent)
+        for position, spent in ((1, Spent(2.0, 0.5, 9.0)), (0, Spent(5.0, 1.0, 8.0)))
+    ]
+    comparison, spent = unpack_rows(torch.cat(tables), plan)
+    assert spent == Spent(5.0, 1.0, 9.0)
+    assert spent.repeated == 4.0
+    assert comparison.similarity.shape == (2, 1)
 
 
 def test_the_clock_counts_training_and_not_probing(tmp_path, monkeypatch):
