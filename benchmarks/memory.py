@@ -27,6 +27,8 @@ def measure(*, device: str) -> Table:
         table.rows.append([name, round(forward / 2**20, 1), round(whole / 2**20, 1), whole / forward])
     reached = all(row[-1] <= 1.1 for row in table.rows)
     table.goal = f"at most 1.1: {'reached' if reached else 'missed by some'}."
+    for row in table.rows:
+        row[-1] = f"{row[-1]:.3f}"
     return table
 
 
