@@ -64,8 +64,10 @@ class PixelSpace:
 
 @lru_cache(maxsize=16)
 def _on_device(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    # Kept, since sending numbers to an accelerator makes the host wait for it.
-    return torch.tensor(values, dtype=dtype, device=device).view(1, -1, 1, 1)
+    # Kept, since sending numbers to an accelerator makes the host wait for it. Autograd refuses tensors made in
+    # inference mode, and somebody may perturb images that ask for gradients.
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device).view(1, -1, 1, 1)
 
 
 def make_pixel_space(mean: float | Sequence[float] | None, std: float | Sequence[float] | None) -> PixelSpace | None:

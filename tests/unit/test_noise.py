@@ -125,3 +125,12 @@ def test_the_memory_format_reaches_the_network(memory_format):
     whole = [images for images in seen if len(images) == 4]
     assert len(whole) == 3
     assert all(images.is_contiguous(memory_format=memory_format) for images in whole)
+
+
+def test_constants_made_in_inference_mode_serve_gradients_later():
+    settings = {"mean": 0.123, "std": 0.321}  # not used by any other test
+    with torch.inference_mode():
+        perturb_images(torch.rand(1, 3, 8, 8), **settings)
+    images = torch.rand(1, 3, 8, 8).requires_grad_()
+    perturb_images(images, **settings).sum().backward()
+    assert images.grad.isfinite().all()
