@@ -166,9 +166,9 @@ class CAMRobustnessCallback(_Base):
         self.history: list[Report] = []
         self._space: PixelSpace | None = make_pixel_space(mean, std)
         self._session: ProbeSession | None = None
-        # 32 images need 0.3 MiB for maps of 7x7, and 5 MiB for 28x28.
         self._clock = TrainingClock()
         self._affordable: int | None = None
+        # 32 images need 0.3 MiB for maps of 7x7, and 5 MiB for 28x28.
         self._operators = TensorCache(max_bytes=64 * 2**20)
         self._told = False
         self._runs_in_stage = 0
@@ -224,7 +224,8 @@ class CAMRobustnessCallback(_Base):
             warnings.warn(messages.no_images(stage, self.name), UserWarning, stacklevel=2)
 
     def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        """Start the clock."""
+        """Start the clock anew; what passed since an earlier fit is no training."""
+        self._clock = TrainingClock()
         self._clock.start()
 
     def on_validation_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
@@ -290,8 +291,8 @@ class CAMRobustnessCallback(_Base):
         )
 
     def _wanted(self, trainer: "Trainer") -> int:
-        fitting = trainer.state.fn == "fit"
-        return min(self.num_samples, self._affordable) if fitting and self._affordable else self.num_samples
+        limited = self.max_time_share is not None and trainer.state.fn == "fit"
+        return min(self.num_samples, self._affordable) if limited and self._affordable else self.num_samples
 
     def _budget(self, trainer: "Trainer") -> TimeBudget | None:
         if self.max_time_share is None or self._affordable is not None or trainer.state.fn != "fit":

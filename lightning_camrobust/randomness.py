@@ -109,7 +109,7 @@ class ImageRandomness:
             shape: Shape of one image's share.
 
         Returns:
-            ``(b, *shape)``, within +-4.32.
+            ``(b, *shape)``, within +-4.39.
         """
         bits = self._bits(shape)
         piece = bits.bitwise_right_shift_(_ROUNDS[0][0]).bitwise_and_(_ROUNDS[0][1])

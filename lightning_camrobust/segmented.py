@@ -80,7 +80,7 @@ class SegmentedBatch:
 
     @property
     def seconds(self) -> float:
-        """Time spent on cutting images, and on operators that were not kept."""
+        """Time spent on what is kept, and will not be spent on these images again."""
         return self._seconds
 
     def _operators(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,8 @@ class SegmentedBatch:
                 # Labels run from 0 without gaps, so the segments that exist come first.
                 rows[index] = row[:count].clone()
                 self._kept.put(keys[index], rows[index])
-            self._seconds += time.perf_counter() - start
+            if all(self._kept.get(keys[index]) is not None for index in missing):
+                self._seconds += time.perf_counter() - start
         operator = torch.nn.utils.rnn.pad_sequence([rows[index] for index in range(len(keys))], batch_first=True)
         # The weights of a segment add up to 1, those of the padding to 0.
         return operator, operator.sum(dim=2) > 0.5

@@ -108,6 +108,9 @@ def _forward(
             output = model(images)
     finally:
         handle.remove()
+    if seen and not leaves:
+        # It ran less often than before: a network whose depth depends on the images.
+        return _forward(model, images, layer, cut_at=None, whole_graph=whole_graph)
     if not leaves:
         raise LayerNotReachedError(
             f"The target layer {layer_name(model, layer)!r} did not run in the model's forward. "

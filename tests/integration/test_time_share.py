@@ -91,6 +91,29 @@ def test_outside_a_fit_all_images_are_probed(tmp_path):
     assert callback.report["num_images"] == 24
 
 
+@pytest.mark.usefixtures("ten_seconds_of_training_two_of_probing")
+def test_without_a_limit_an_earlier_choice_does_not_hold(tmp_path):
+    callback = make_callback(max_time_share=0.1)
+    fit(tmp_path, callback, max_epochs=1)
+    unlimited = make_callback()
+    unlimited.load_state_dict(callback.state_dict())
+    fit(tmp_path, unlimited, max_epochs=1)
+    assert unlimited.report["num_images"] == 24
+
+
+def test_the_clock_does_not_count_what_lies_between_two_fits(tmp_path, monkeypatch):
+    taken = []
+    take = TrainingClock.take
+    monkeypatch.setattr(TrainingClock, "take", lambda self: taken.append(take(self)) or taken[-1])
+    callback = make_callback(max_time_share=0.5)
+    with pytest.warns(UserWarning, match="no images came"):
+        fit(tmp_path, callback, max_epochs=1, limit_val_batches=0)
+    time.sleep(2)
+    fit(tmp_path, callback, max_epochs=1)
+    assert len(taken) == 1
+    assert taken[0] < 1.9
+
+
 def test_processes_settle_on_the_times_of_the_slowest():
     plan = make_plan(severities=1)
     tables = [

@@ -1,11 +1,14 @@
 import pytest
 import torch
+from torch import nn
 
 from lightning_camrobust.copies import copies_that_fit
 from lightning_camrobust.isolation import observe_only
+from lightning_camrobust.layers import count_runs
 from lightning_camrobust.pixels import PixelSpace
 from lightning_camrobust.plan import make_plan
 from lightning_camrobust.probe import probe
+from lightning_camrobust.trace import trace
 from tests.networks import digits, small_cnn
 
 
@@ -21,6 +24,31 @@ from tests.networks import digits, small_cnn
 )
 def test_copies_that_fit(images, pass_bytes, free_bytes, copies):
     assert copies_that_fit(images=images, pass_bytes=pass_bytes, free_bytes=free_bytes) == copies
+
+
+class Deep(nn.Module):
+    """Runs its layer once more for bright images."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.linear = nn.Conv2d(1, 1, 3, padding=1), nn.Linear(1, 3)
+
+    def forward(self, images):
+        features = self.layer(images)
+        if images.mean() > 0.5:
+            features = self.layer(features)
+        return self.linear(features.mean(dim=(2, 3)))
+
+
+def test_a_layer_that_runs_less_often_than_before_is_explained():
+    net, dark = Deep().eval(), torch.rand(2, 1, 8, 8) * 0.2
+    with observe_only(net):
+        assert count_runs(net, net.layer, torch.ones(1, 1, 8, 8)) == 2
+        found = trace(net, dark, target_layer=net.layer, runs=2)
+        wanted = trace(net, dark, target_layer=net.layer)
+    assert found.runs == 1
+    assert torch.equal(found.activation, wanted.activation)
+    assert torch.equal(found.gradient, wanted.gradient)
 
 
 @pytest.mark.parametrize("multilabel", [False, True])

@@ -79,6 +79,10 @@ def test_seconds_are_counted_only_when_something_was_cut():
     warm.score(torch.ones(4, 1, 4, 4))
     assert cold.seconds > 0
     assert warm.seconds == 0
+    # What cannot be kept will have to be paid for again.
+    forgetful = batch_of(images, segmenter, TensorCache(100))
+    forgetful.score(torch.ones(4, 1, 4, 4))
+    assert forgetful.seconds == 0
 
 
 def test_cache_copies_as_an_empty_one():

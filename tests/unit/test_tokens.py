@@ -9,16 +9,11 @@ from lightning_camrobust import CAMRobustnessCallback, compute_cams
 from lightning_camrobust.errors import ModelError
 from lightning_camrobust.layout import Layout, find_layout
 from tests.integration.test_callback import make_trainer, pytestmark  # noqa: F401
+from tests.integration.test_parity import TWINS
 from tests.networks import DigitModule, digit_loader
 
 LAYER = "encoder.layers.encoder_layer_1.ln_1"
-TWINS = {
-    "gradcam": "GradCAM",
-    "gradcam_plusplus": "GradCAMPlusPlus",
-    "xgradcam": "XGradCAM",
-    "hirescam": "HiResCAM",
-    "layercam": "LayerCAM",
-}
+METHODS = ("gradcam", "gradcam_plusplus", "xgradcam", "hirescam", "layercam")
 
 
 def small_vit(channels=3):
@@ -65,7 +60,7 @@ def test_cells_are_in_raster_order():
     assert Layout(1, (2, 3)).to_map(tokens).tolist() == [[[[1, 2, 3], [4, 5, 6]]]]
 
 
-@pytest.mark.parametrize("method", TWINS)
+@pytest.mark.parametrize("method", METHODS)
 def test_gradient_methods_equal_their_twins(method):
     net, images = small_vit(), torch.rand(3, 3, 32, 32)
     layer = net.get_submodule(LAYER)
