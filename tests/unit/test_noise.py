@@ -63,6 +63,14 @@ def test_streams_look_random():
     assert between.abs().max() < 5 * spread
 
 
+def test_streams_that_start_side_by_side_do_not_walk_in_step(monkeypatch):
+    # One step apart on the 32-bit circle; with one stride for all, the second would be the first, shifted by one.
+    words = torch.tensor([[5, 2], [6, 8]], dtype=torch.int32)
+    monkeypatch.setattr(ImageRandomness, "_stream_keys", lambda self: words)
+    first, second = ImageRandomness(words, 0, "specimen", 1).uniform((1000,))
+    assert not torch.isin(first, second).any()
+
+
 def test_keys_differ_with_any_pixel_and_with_the_shape():
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     variants = [image, image.flip(3), image.transpose(2, 3), image.reshape(1, 3, 8, 32), image[:, :1], image * 0]
