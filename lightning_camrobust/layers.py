@@ -1,21 +1,10 @@
-"""Find the target layer: the module whose output a CAM is drawn on."""
-
-from collections import Counter
-from dataclasses import dataclass
+"""Names of layers, and what the user said about the target layer."""
 
 import torch
 from torch import Tensor, nn
 
-from lightning_camrobust.errors import ArgumentError, NoSpatialLayerError, UnknownNameError, nearest_names
-from lightning_camrobust.logits import as_logits
-
-
-@dataclass(frozen=True)
-class _Call:
-    name: str
-    module: nn.Module
-    output: Tensor
-    version: int
+from lightning_camrobust.errors import ArgumentError, UnknownNameError, nearest_names
+from lightning_camrobust.target_layer import find_target_layer
 
 
 def resolve_target_layer(model: nn.Module, target_layer: nn.Module | str | None, images: Tensor) -> nn.Module:
@@ -85,40 +74,6 @@ def layer_by_name(model: nn.Module, name: str, *, argument: str = "target_layer"
     )
 
 
-def find_target_layer(model: nn.Module, images: Tensor) -> nn.Module:
-    """Find the last layer with a spatial output (more than one cell) that feeds the prediction.
-
-    One image goes through the network once. Layers whose output the logits do not depend on, such as the decoder of
-    an auxiliary task, are passed over. If several modules hand on the same tensor (a block and its last ReLU), the
-    innermost one that runs only once is taken, so that its single output is the explained one.
-
-    Args:
-        model: The network, in eval mode.
-        images: A batch ``(b, c, H, W)`` float; only the first image is used.
-
-    Returns:
-        The module.
-
-    Raises:
-        NoSpatialLayerError: If there is none.
-
-    Example:
-        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-        >>> find_target_layer(net, torch.rand(1, 3, 8, 8)) is net[0]
-        True
-    """
-    with torch.enable_grad():
-        calls, output = _record_spatial_calls(model, images[:1].detach().clone().requires_grad_())
-        chosen = _last_that_feeds(calls, as_logits(output, batch_size=1))
-    if chosen is None:
-        raise NoSpatialLayerError(
-            f"{type(model).__name__}: no layer with a spatial output (b, c, h, w), h*w > 1, feeds the prediction, so "
-            "there is nothing to draw a class activation map on. Use a network with convolutions, or name a layer with "
-            "`target_layer=` if its output is spatial."
-        )
-    return chosen
-
-
 def count_runs(model: nn.Module, layer: nn.Module, images: Tensor) -> int:
     """Count how often a layer runs in one forward; a shared activation function runs often.
 
@@ -148,50 +103,6 @@ def count_runs(model: nn.Module, layer: nn.Module, images: Tensor) -> int:
     finally:
         handle.remove()
     return runs
-
-
-def _record_spatial_calls(model: nn.Module, image: Tensor) -> tuple[list[_Call], object]:
-    calls: list[_Call] = []
-
-    def listen(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        def hook(_module: nn.Module, _args: object, output: object) -> Tensor | None:
-            if not isinstance(output, Tensor) or output.dim() != image.dim() or not output.is_floating_point():
-                return None
-            if output.shape[2:].numel() <= 1:
-                return None
-            if output.requires_grad:
-                calls.append(_Call(name, module, output, output._version))
-                return None
-            # Computed under the user's own no_grad or detached: start a graph here, or nothing would seem to feed.
-            leaf = output.detach().clone().requires_grad_()
-            calls.append(_Call(name, module, leaf, leaf._version))
-            with torch.enable_grad():
-                return leaf.clone()
-
-        return module.register_forward_hook(hook)
-
-    handles = [listen(name, module) for name, module in model.named_modules() if name]
-    try:
-        output = model(image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return calls, output
-
-
-def _last_that_feeds(calls: list[_Call], logits: Tensor) -> nn.Module | None:
-    if not logits.requires_grad or not calls:
-        return None
-    gradients = torch.autograd.grad(logits.sum(), [call.output for call in calls], allow_unused=True)
-    feeding = [call for call, gradient in zip(calls, gradients, strict=True) if gradient is not None]
-    if not feeding:
-        return None
-    last = feeding[-1]
-    # An in-place ReLU hands on the very tensor it was given; the version tells the two states of it apart.
-    same_tensor = [call for call in feeding if call.output is last.output and call.version == last.version]
-    times_run = Counter(id(call.module) for call in calls)
-    once = [call for call in same_tensor if times_run[id(call.module)] == 1]
-    return (once or same_tensor)[0].module
 
 
 def layer_name(model: nn.Module, layer: nn.Module) -> str:

@@ -1,5 +1,6 @@
-"""Where the cells of a map sit in a layer's output: `(b, c, h, w)` as it is, or the patch tokens of a transformer."""
+"""Where the cells of a map sit in a layer's output: `(b, c, h, w)`, `(b, h, w, c)`, or patch tokens `(b, n, c)`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,11 +11,12 @@ _PREFIXES = (0, 1, 2, 4, 5)
 
 @dataclass(frozen=True)
 class Layout:
-    """How a layer's output ``(b, n, c)`` holds a grid of cells behind some tokens that belong to no cell.
+    """How a layer's output holds a grid of cells.
 
     Attributes:
-        prefix: Number of those tokens.
-        size: ``(h, w)`` of the grid, row by row; None for an output that is a map ``(b, c, h, w)`` already.
+        prefix: In patch tokens ``(b, n, c)``, the number of tokens in front that belong to no cell.
+        size: ``(h, w)`` of the tokens' grid, row by row; None for an output that is no tokens.
+        channels_last: Whether the output is ``(b, h, w, c)`` instead of ``(b, c, h, w)``.
 
     Example:
         >>> import torch
@@ -28,17 +30,23 @@ class Layout:
 
     prefix: int = 0
     size: tuple[int, int] | None = None
+    channels_last: bool = False
+
+    @property
+    def is_map(self) -> bool:
+        """Whether the output is a map ``(b, c, h, w)`` already."""
+        return self.size is None and not self.channels_last
 
     def to_map(self, output: Tensor) -> Tensor:
         """Bring an output into the shape ``(b, c, h, w)``."""
         if self.size is None:
-            return output
+            return output.permute(0, 3, 1, 2) if self.channels_last else output
         return output[:, self.prefix :].transpose(1, 2).reshape(len(output), -1, *self.size)
 
     def from_map(self, maps: Tensor, *, like: Tensor) -> Tensor:
         """Bring maps ``(n, c, h, w)`` into the shape of an output, other tokens as in ``like`` ``(1 or n, ...)``."""
         if self.size is None:
-            return maps
+            return maps.permute(0, 2, 3, 1) if self.channels_last else maps
         output = like.expand(len(maps), *like.shape[1:]).clone()
         output[:, self.prefix :] = maps.flatten(2).transpose(1, 2).to(output.dtype)
         return output
@@ -48,6 +56,7 @@ def find_layout(output: Tensor, images: Tensor) -> Layout | None:
     """Recognise the layout of a layer's output.
 
     Tokens are a grid if, behind at most five others, they are as many as a grid of the images' proportions has cells.
+    Channels come last if only then the cells have the images' proportions.
 
     Args:
         output: What the layer gave out.
@@ -59,12 +68,15 @@ def find_layout(output: Tensor, images: Tensor) -> Layout | None:
     Example:
         >>> import torch
         >>> find_layout(torch.rand(2, 197, 384), torch.rand(2, 3, 224, 224))
-        Layout(prefix=1, size=(14, 14))
+        Layout(prefix=1, size=(14, 14), channels_last=False)
         >>> find_layout(torch.rand(2, 384), torch.rand(2, 3, 224, 224)) is None
         True
     """
     if not output.is_floating_point():
         return None
+    if output.dim() == 4 and images.dim() == 4:
+        channels_last = not has_proportions(output.shape[2:], images) and has_proportions(output.shape[1:3], images)
+        return Layout(channels_last=channels_last)
     if output.dim() in (4, 5):
         return Layout()
     if output.dim() != 3 or images.dim() != 4:
@@ -76,3 +88,22 @@ def find_layout(output: Tensor, images: Tensor) -> Layout | None:
         if cells > 1 and rows and cells % rows == 0 and rows * width == (cells // rows) * height:
             return Layout(prefix, (rows, cells // rows))
     return None
+
+
+def has_proportions(cells: Sequence[int], images: Tensor) -> bool:
+    """Tell whether a grid has the proportions of the images, up to one row or column.
+
+    Args:
+        cells: ``(h, w)`` of the grid.
+        images: ``(b, c, H, W)``.
+
+    Returns:
+        The answer.
+
+    Example:
+        >>> import torch
+        >>> has_proportions((7, 10), torch.rand(1, 3, 224, 320)), has_proportions((7, 64), torch.rand(1, 3, 224, 224))
+        (True, False)
+    """
+    height, width = images.shape[2:]
+    return abs(cells[0] * width - cells[1] * height) <= max(height, width)

@@ -1,4 +1,4 @@
-"""Find a member (CAM method, perturbation, segmenter, similarity) by the name of its file.
+"""Find a member (CAM method, perturbation, segmenter, similarity, baseline) by the name of its file.
 
 There is no registry: the file is the entry. Each member file ends with ``EXAMPLES``, ready-made instances, and the
 first one is what the bare name stands for.
@@ -17,6 +17,7 @@ _STAGES = {
     "perturb": "perturbation",
     "segment": "segmenter",
     "compare": "similarity",
+    "baseline": "baseline",
 }
 
 
@@ -24,7 +25,7 @@ def member_names(stage: str) -> list[str]:
     """List the names of all members of a stage.
 
     Args:
-        stage: ``"cams"``, ``"perturb"``, ``"segment"`` or ``"compare"``.
+        stage: ``"cams"``, ``"perturb"``, ``"segment"``, ``"compare"`` or ``"baseline"``.
 
     Returns:
         Names in alphabetical order.
@@ -40,7 +41,7 @@ def resolve_member(stage: str, member: Any) -> Any:
     """Turn a name into a member; a member that is given ready-made passes through.
 
     Args:
-        stage: ``"cams"``, ``"perturb"``, ``"segment"`` or ``"compare"``.
+        stage: ``"cams"``, ``"perturb"``, ``"segment"``, ``"compare"`` or ``"baseline"``.
         member: The name of a member file, or anything callable.
 
     Returns:

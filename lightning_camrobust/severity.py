@@ -1,20 +1,21 @@
 """Severity 1..5, in the columns that the benchmark papers published for large and for small images."""
 
 from dataclasses import dataclass
-from typing import Literal, SupportsIndex
+from typing import Generic, Literal, SupportsIndex, TypeVar
 
 from torch import Tensor
 
 from lightning_camrobust.errors import ArgumentError
 
 Column = Literal["auto", "imagenet", "cifar"]
+Level = TypeVar("Level")
 # Shorter side, in pixels, up to which an image counts as small. ImageNet-C's values destroy a 32-pixel image.
 SMALL_IMAGE = 64
 
 
 @dataclass(frozen=True)
-class SeverityTable:
-    """One parameter value for each severity, for large and for small images.
+class SeverityTable(Generic[Level]):
+    """One parameter value, or one tuple of them, for each severity, for large and for small images.
 
     Attributes:
         imagenet: Values of ImageNet-C, severity 1 first.
@@ -30,10 +31,10 @@ class SeverityTable:
         0.2
     """
 
-    imagenet: tuple[float, float, float, float, float]
-    cifar: tuple[float, float, float, float, float]
+    imagenet: tuple[Level, Level, Level, Level, Level]
+    cifar: tuple[Level, Level, Level, Level, Level]
 
-    def value(self, severity: int, *, images: Tensor, column: Column = "auto") -> float:
+    def value(self, severity: int, *, images: Tensor, column: Column = "auto") -> Level:
         """Look a value up.
 
         Args:

@@ -11,6 +11,7 @@ from lightning_camrobust.head import HeadRunner
 from lightning_camrobust.layers import layer_name
 from lightning_camrobust.layout import Layout, find_layout
 from lightning_camrobust.logits import as_logits, explained_classes
+from lightning_camrobust.pixels import PixelSpace
 from lightning_camrobust.types import Trace
 
 # float16 gradients below 6e-8 vanish and no GradScaler protects this backward; a power of two leaves no other mark.
@@ -24,6 +25,7 @@ def trace(
     target_layer: nn.Module,
     classes: Tensor | Callable[[Tensor], Tensor] | None = None,
     runs: int | None = None,
+    space: PixelSpace | None = None,
 ) -> Trace:
     """Run the network once and keep the target layer's activation and its gradient.
 
@@ -38,6 +40,7 @@ def trace(
         classes: ``(b,)`` int64 to explain, or a function of the logits; None explains the predicted class.
         runs: How often the layer runs in one forward, if known from an earlier trace: then no graph is made before its
             last run.
+        space: How inputs relate to pixels, for CAM methods that change the image; None if unknown.
 
     Returns:
         The trace; activation, gradient and logits in float32, or float64 where the network computes in it.
@@ -59,6 +62,7 @@ def trace(
     explained = explained_classes(classes, logits.detach())
     affine_head = AffineHead(logits, leaf)
     gradient = _gradient(logits, explained, leaf, target_layer, keep_graph=affine_head.possible)
+    other = _OtherInputs(model, target_layer, device=images.device.type, runs=runs, space=space)
     head = HeadRunner(model, target_layer, images, logits.detach(), leaf.detach(), layout=layout, runs=runs)
     return Trace(
         images=images,
@@ -72,7 +76,29 @@ def trace(
         head=head,
         affine_head=affine_head.holds,
         layout=layout,
+        forward=other.logits,
+        again=other.trace,
+        space=space,
     )
+
+
+class _OtherInputs:
+    """Runs other inputs at the precision of the trace: CAM methods compute with autocast switched off."""
+
+    def __init__(self, model: nn.Module, layer: nn.Module, *, device: str, runs: int, space: PixelSpace | None) -> None:
+        self._model, self._layer, self._runs, self._space = model, layer, runs, space
+        self._autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(*self._autocast):
+            output = self._model(inputs)
+        return _at_least_float32(as_logits(output, batch_size=len(inputs)))
+
+    def trace(self, inputs: Tensor, classes: Tensor) -> Trace:
+        with torch.autocast(*self._autocast):
+            return trace(
+                self._model, inputs, target_layer=self._layer, classes=classes, runs=self._runs, space=self._space
+            )
 
 
 def _forward_to_gradients(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_camrobust.layout import Layout
+from lightning_camrobust.pixels import PixelSpace, recognise_pixel_space
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class Trace:
             zeroing a channel lowers the explained logit by exactly the sum of gradient x activation over its cells.
             False also where that cannot be found out, as for a lone image.
         layout: Where the cells of ``activation`` sit in the layer's own output.
+        forward: Logits ``(n, k)`` of other inputs ``(n, c, H, W)``, in the model's input units, without a graph.
+        again: A trace of other inputs ``(n, c, H, W)`` that explains given classes ``(n,)``, of the same layer.
+        space: How inputs relate to pixels, if somebody said so; see :meth:`pixel_space`.
+        clean_gradient: The gradient as the network gave it, where ``gradient`` was disturbed on purpose; else None.
     """
 
     images: Tensor
@@ -45,6 +50,14 @@ class Trace:
     head: Callable[[int, Tensor], Tensor]
     affine_head: Callable[[], bool]
     layout: Layout
+    forward: Callable[[Tensor], Tensor]
+    again: Callable[[Tensor, Tensor], "Trace"]
+    space: PixelSpace | None = None
+    clean_gradient: Tensor | None = None
+
+    def pixel_space(self) -> PixelSpace:
+        """Say how inputs relate to pixels; recognised from the images' range, with a warning, if nobody said so."""
+        return recognise_pixel_space(self.images) if self.space is None else self.space
 
     @property
     def predictions(self) -> Tensor:
@@ -76,6 +89,14 @@ class Perturbation(Protocol):
 
     def __call__(self, images: Tensor, *, severity: int, randomness: Randomness) -> Tensor:
         """Return disturbed copies of ``images`` ``(b, c, H, W)`` in [0, 1]; the input stays as it is."""
+
+
+@runtime_checkable
+class Baseline(Protocol):
+    """A way to fill in pixels that are taken out of an image."""
+
+    def __call__(self, pixels: Tensor, *, removed: Tensor, randomness: Randomness) -> Tensor:
+        """Return whole images ``(b, c, H, W)`` in [0, 1], to be used where ``removed`` ``(b, 1, H, W)`` bool is true."""
 
 
 @runtime_checkable

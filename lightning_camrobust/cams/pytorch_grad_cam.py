@@ -48,7 +48,7 @@ class PytorchGradCAM:
         # A graph from the input on, so that a network with every parameter frozen can be explained as well.
         images = trace.images.detach().clone().requires_grad_()
         # Their classes take `None` for an output that is a map already.
-        reshape = None if trace.layout.size is None else trace.layout.to_map
+        reshape = None if trace.layout.is_map else trace.layout.to_map
         with (
             _last_run(trace, self.name) as layer,
             self._class()(model=trace.model, target_layers=[layer], reshape_transform=reshape) as cam,

@@ -1,0 +1,141 @@
+"""Find the target layer: the module whose output a CAM is drawn on."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lightning_camrobust.errors import NoSpatialLayerError
+from lightning_camrobust.layout import Layout, find_layout, has_proportions
+from lightning_camrobust.logits import as_logits
+
+
+@dataclass(frozen=True)
+class _Call:
+    module: nn.Module
+    output: Tensor
+    version: int
+    layout: Layout
+    proportioned: bool
+
+    @property
+    def width(self) -> int:
+        """Number of channels."""
+        return int(self.layout.to_map(self.output).shape[1])
+
+
+def find_target_layer(model: nn.Module, images: Tensor) -> nn.Module:
+    """Find the last layer with cells (more than one) that feed the prediction.
+
+    One image goes through the network once. Cells are those of a map ``(b, c, h, w)`` or ``(b, h, w, c)``, or patch
+    tokens ``(b, n, c)``. Layers whose output the logits do not depend on, such as the decoder of an auxiliary task, are
+    passed over, and so are those whose cells get no gradient, such as what follows the last attention of a transformer
+    that reads its class token only. In a transformer the layer has the width of its tokens: not that of queries, keys
+    and values. If several modules hand on the same tensor (a block and its last ReLU), the innermost one that runs only
+    once is taken, so that its single output is the explained one.
+
+    Args:
+        model: The network, in eval mode.
+        images: A batch ``(b, c, H, W)`` float; only the first image is used.
+
+    Returns:
+        The module.
+
+    Raises:
+        NoSpatialLayerError: If there is none.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> find_target_layer(net, torch.rand(1, 3, 8, 8)) is net[0]
+        True
+    """
+    with torch.enable_grad():
+        image = images[:1].detach().clone().requires_grad_()
+        calls, features, output = _record_calls(model, image)
+        chosen = _last_that_feeds(calls, as_logits(output, batch_size=1))
+        if chosen is None and features is not None:
+            # A head that begins at zero lets no gradient through; what it reads tells as much.
+            chosen = _last_that_feeds(calls, features)
+    if chosen is None:
+        raise NoSpatialLayerError(
+            f"{type(model).__name__}: no layer with a spatial output (b, c, h, w), h*w > 1, or with patch tokens "
+            "(b, n, c) feeds the prediction, so there is nothing to draw a class activation map on. Use a network with "
+            "convolutions or patches, or name a layer with `target_layer=` if its output is spatial."
+        )
+    return chosen
+
+
+def _record_calls(model: nn.Module, image: Tensor) -> tuple[list[_Call], Tensor | None, object]:
+    """Return all calls that gave out cells, what the last linear layer read, and what the network returned."""
+    calls: list[_Call] = []
+    read: list[Tensor] = []
+
+    def hook(module: nn.Module, args: tuple[object, ...], output: object) -> Tensor | None:
+        if isinstance(module, nn.Linear) and args and isinstance(args[0], Tensor) and args[0].dim() == 2:
+            read[:] = [args[0]]
+        layout = _cells(output, image)
+        if layout is None or not isinstance(output, Tensor):
+            return None
+        if output.requires_grad:
+            calls.append(_call(module, output, layout, image))
+            return None
+        # Computed under the user's own no_grad or detached: start a graph here, or nothing would seem to feed.
+        leaf = output.detach().clone().requires_grad_()
+        calls.append(_call(module, leaf, layout, image))
+        with torch.enable_grad():
+            return leaf.clone()
+
+    handles = [module.register_forward_hook(hook) for name, module in model.named_modules() if name]
+    try:
+        output = model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls, read[-1] if read else None, output
+
+
+def _call(module: nn.Module, output: Tensor, layout: Layout, image: Tensor) -> _Call:
+    # Tokens are recognised by their proportions; what looks like a map may be heads (b, heads, n, d) of attention.
+    proportioned = output.dim() != 4 or has_proportions(layout.to_map(output).shape[2:], image)
+    return _Call(module, output, output._version, layout, proportioned)
+
+
+def _cells(output: object, image: Tensor) -> Layout | None:
+    """Recognise a layout with more than one cell; many windows of one image are none."""
+    if not isinstance(output, Tensor) or not output.is_floating_point() or output.dim() not in (3, image.dim()):
+        return None
+    if len(output) != 1:
+        return None
+    layout = find_layout(output, image)
+    if layout is None:
+        return None
+    size = layout.to_map(output).shape[2:]
+    return layout if size.numel() > 1 else None
+
+
+def _last_that_feeds(calls: list[_Call], logits: Tensor) -> nn.Module | None:
+    """Choose among the calls whose cells get a gradient from ``logits`` ``(1, n)``."""
+    if not logits.requires_grad or not calls:
+        return None
+    # Unequal weights, since the gradient of a plain sum vanishes where outputs add up to a constant.
+    score = (logits * torch.linspace(1, 2, logits.shape[1], dtype=logits.dtype, device=logits.device)).sum()
+    gradients = torch.autograd.grad(score, [call.output for call in calls], retain_graph=True, allow_unused=True)
+    pairs = [(call, gradient) for call, gradient in zip(calls, gradients, strict=True) if gradient is not None]
+    reached = [call for call, gradient in pairs if bool((call.layout.to_map(gradient) != 0).any())]
+    if not reached:
+        return None
+    last = _of_the_networks_kind(reached, pairs[-1][0])[-1]
+    # An in-place ReLU hands on the very tensor it was given; the version tells the two states of it apart.
+    same_tensor = [call for call in reached if call.output is last.output and call.version == last.version]
+    times_run = Counter(id(call.module) for call in calls)
+    once = [call for call in same_tensor if times_run[id(call.module)] == 1]
+    return (once or same_tensor)[0].module
+
+
+def _of_the_networks_kind(reached: list[_Call], final: _Call) -> list[_Call]:
+    """In a transformer, leave out what lies inside a block, as far as anything is left."""
+    if final.layout.size is None:
+        return reached
+    alike = [call for call in reached if call.width == final.width and call.proportioned] or reached
+    return [call for call in alike if not isinstance(call.module, nn.Linear)] or alike
