@@ -6,8 +6,8 @@ from lightning_camrobust.budget import TimeBudget
 def chosen_layer(name: str) -> str:
     """Tell which layer was chosen."""
     return (
-        f"CAMRobustnessCallback explains layer {name!r}, the last one with a spatial output. Choose another with "
-        "CAMRobustnessCallback(target_layer=...)."
+        f"CAMRobustnessCallback explains layer {name!r}, the last one whose cells feed the prediction. Choose another "
+        f"with CAMRobustnessCallback(target_layer={name!r}), or several with target_layer=[...]."
     )
 
 

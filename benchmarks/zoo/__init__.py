@@ -1,0 +1,1 @@
+"""Does the callback work on networks that nobody here chose? A sweep over torchvision and timm."""
