@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
-from torch import nn
 
 from lightning_camrobust import messages
 from lightning_camrobust.batches import find_images
 from lightning_camrobust.budget import TimeBudget, TrainingClock
 from lightning_camrobust.cache import TensorCache
 from lightning_camrobust.compare.rbo import RankBiasedOverlap, Ties
+from lightning_camrobust.fusion import LayerFusion
 from lightning_camrobust.heldout import HeldOutImages, find_numbering
-from lightning_camrobust.layers import layer_by_name
+from lightning_camrobust.layers import LayerChoice, layer_by_name
 from lightning_camrobust.pixels import PixelSpace, make_pixel_space
 from lightning_camrobust.plan import make_plan
 from lightning_camrobust.report.tensorboard import tensorboard_writers, write_pictures
@@ -69,8 +69,9 @@ class CAMRobustnessCallback(_Base):
         methods: CAM methods; the first one gives the headline numbers.
         perturbations: What is done to the images.
         severities: Strengths, from 1 to 5.
-        target_layer: Module, dotted name in the LightningModule, or None for the last layer with a spatial output
-            that feeds the prediction.
+        target_layer: Module, dotted name in the LightningModule, a list of such, or None for the last layer whose
+            cells feed the prediction.
+        layer_fusion: How the maps of several layers become one, ``"mean"`` or ``"max"``.
         segmenter: ``"quickshift"``, ``"slic"``, ``"grid"`` or an instance.
         num_samples: How many images to probe.
         every_n_epochs: Probe every n-th epoch of a fit; its first validation is always probed.
@@ -91,6 +92,9 @@ class CAMRobustnessCallback(_Base):
         chunk_size: How many images go through the network at once.
         rbo_p: Patience of the rank-biased overlap, in (0, 1).
         ties: Its tie rule, ``"b"``, ``"a"``, ``"w"`` or ``"stable"``.
+        similarity: How maps are compared, a name such as ``"spearman"`` or an instance; None is the rank-biased overlap
+            with ``rbo_p`` and ``ties``.
+        align_geometric: Whether the clean map is moved along where a geometric perturbation moves the object.
         severity_column: ``"imagenet"`` or ``"cifar"`` overrides the choice of severity values by image size.
         name: Part of the log keys; give each of several callbacks its own.
 
@@ -118,7 +122,8 @@ class CAMRobustnessCallback(_Base):
         ),
         *,
         severities: Sequence[int] = (1, 3, 5),
-        target_layer: nn.Module | str | None = None,
+        target_layer: LayerChoice = None,
+        layer_fusion: LayerFusion = "mean",
         segmenter: Member = "quickshift",
         num_samples: int = 32,
         every_n_epochs: int = 1,
@@ -136,6 +141,8 @@ class CAMRobustnessCallback(_Base):
         chunk_size: int = 32,
         rbo_p: float = 0.2,
         ties: Ties = "b",
+        similarity: Member | None = None,
+        align_geometric: bool = False,
         severity_column: Column = "auto",
         name: str = "cam",
     ) -> None:
@@ -145,11 +152,13 @@ class CAMRobustnessCallback(_Base):
             perturbations,
             severities=severities,
             segmenter=segmenter,
-            similarity=RankBiasedOverlap(p=rbo_p, ties=ties),
+            similarity=RankBiasedOverlap(p=rbo_p, ties=ties) if similarity is None else similarity,
             severity_column=severity_column,
             seed=seed,
             target=target,
             multilabel=multilabel,
+            layer_fusion=layer_fusion,
+            align_geometric=align_geometric,
         )
         self.classifier = classifier
         self.dataloader_idx = whole_number("dataloader_idx", dataloader_idx, least=0)
@@ -212,7 +221,8 @@ class CAMRobustnessCallback(_Base):
         stale = monitors_of(trainer, f"_{self.name}_")
         if self.every_n_epochs > 1 and stale and stage == "fit":
             warnings.warn(messages.stale_monitors(stale, self.every_n_epochs), UserWarning, stacklevel=2)
-        for argument, name in (("target_layer", self.target_layer), ("classifier", self.classifier)):
+        layers = self.target_layer if isinstance(self.target_layer, (list, tuple)) else [self.target_layer]
+        for argument, name in (*(("target_layer", each) for each in layers), ("classifier", self.classifier)):
             # Modules built in `configure_model` do not exist yet; names are looked up again in each run.
             if isinstance(name, str) and not builds_modules_late(pl_module):
                 layer_by_name(pl_module, name, argument=argument)

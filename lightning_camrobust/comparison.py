@@ -1,11 +1,13 @@
 """Compare the maps of clean and noisy images, segment by segment."""
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
 from lightning_camrobust.errors import ArgumentError
 from lightning_camrobust.pooling import build_pooling, pool_maps, rankable_maps, snap_ties
-from lightning_camrobust.types import Comparison, Similarity
+from lightning_camrobust.types import Comparison, MapSimilarity, Similarity
 
 
 def score_segments(maps: Tensor, operator: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,7 +36,7 @@ def compare_maps(
     noisy_classes: Tensor,
     segments: Tensor,
     *,
-    similarity: Similarity,
+    similarity: Similarity | MapSimilarity,
 ) -> Comparison:
     """Compare ready maps, from whatever library.
 
@@ -44,7 +46,7 @@ def compare_maps(
         clean_classes: Predicted class of the clean images, ``(b,)`` integers.
         noisy_classes: Predicted class of the noisy images, ``(b,)`` integers.
         segments: Labels ``(b, H, W)`` of the clean images, at least as large as the maps; negative labels are ignored.
-        similarity: How two score rows are compared.
+        similarity: How two score rows, or two maps, are compared.
 
     Returns:
         The comparison, fields ``(b,)``.
@@ -75,39 +77,31 @@ def compare_maps(
     operator, present = build_pooling(segments, map_size=(int(clean_maps.shape[1]), int(clean_maps.shape[2])))
     clean, clean_ok = score_segments(clean_maps, operator, present)
     noisy, noisy_ok = score_segments(noisy_maps, operator, present)
-    return compare_scores(
-        clean,
-        noisy,
-        present,
-        similarity=similarity,
-        same_class=clean_classes == noisy_classes,
-        rankable=clean_ok & noisy_ok,
-    )
+    if getattr(similarity, "of_maps", False):
+        values = cast("MapSimilarity", similarity)(clean_maps, noisy_maps)
+    else:
+        values = cast("Similarity", similarity)(clean, noisy, present=present)
+    return pair_up(values, same_class=clean_classes == noisy_classes, rankable=clean_ok & noisy_ok)
 
 
-def compare_scores(
-    clean: Tensor, noisy: Tensor, present: Tensor, *, similarity: Similarity, same_class: Tensor, rankable: Tensor
-) -> Comparison:
-    """Compare segment scores; pairs that cannot be ranked get NaN, never a number.
+def pair_up(values: Tensor, *, same_class: Tensor, rankable: Tensor) -> Comparison:
+    """Put a comparison together; what cannot be ranked gets NaN, never a number.
 
     Args:
-        clean: ``(b, s)`` float64.
-        noisy: ``(b, s)`` float64.
-        present: ``(b, s)`` bool.
-        similarity: How two score rows are compared.
-        same_class: ``(b,)`` bool.
-        rankable: ``(b,)`` bool.
+        values: Similarity of each pair, float64 of any shape.
+        same_class: Whether the prediction survived, bool of the same shape.
+        rankable: Whether both maps can be ranked, bool of the same shape.
 
     Returns:
         The comparison.
 
     Example:
-        >>> from lightning_camrobust.compare.rbo import RankBiasedOverlap
-        >>> row, yes = torch.tensor([[1.0, 2.0]]), torch.tensor([True])
-        >>> compare_scores(row, row, row > 0, similarity=RankBiasedOverlap(), same_class=yes, rankable=~yes).similarity
-        tensor([nan], dtype=torch.float64)
+        >>> yes = torch.tensor([True, True])
+        >>> pair_up(torch.tensor([0.5, 1.0]), same_class=yes, rankable=torch.tensor([True, False])).similarity
+        tensor([0.5000,    nan])
     """
-    values = similarity(clean, noisy, present=present)
+    # A similarity may be undefined where maps can be ranked all the same, such as a correlation of tied scores.
+    rankable = rankable & ~values.isnan()
     return Comparison(
         similarity=torch.where(rankable, values, torch.full_like(values, torch.nan)),
         same_class=same_class,

@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from lightning_camrobust.errors import ArgumentError
+from lightning_camrobust.explained import explain
+from lightning_camrobust.fusion import LayerFusion, check_layer_fusion
 from lightning_camrobust.images import check_images
 from lightning_camrobust.isolation import observe_only
-from lightning_camrobust.layers import resolve_target_layer
+from lightning_camrobust.layers import LayerChoice, resolve_target_layers
 from lightning_camrobust.members import label_members, resolve_member
-from lightning_camrobust.trace import trace
+from lightning_camrobust.pixels import make_pixel_space
 from lightning_camrobust.types import CAMMethod
 
 
@@ -19,8 +20,11 @@ def compute_cams(
     images: Tensor,
     methods: Sequence[str | CAMMethod] | str | CAMMethod = ("gradcam",),
     *,
-    target_layer: nn.Module | str | None = None,
+    target_layer: LayerChoice = None,
+    layer_fusion: LayerFusion = "mean",
     classes: Tensor | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
 ) -> dict[str, Tensor]:
     """Explain a batch of images; the network is left as it was found.
 
@@ -28,11 +32,15 @@ def compute_cams(
         model: A classifier mapping ``(b, c, H, W)`` to logits ``(b, k)``, run in eval mode whatever mode it is in.
         images: ``(b, c, H, W)`` float, in the model's input units, on the model's device; or volumes
             ``(b, c, D, H, W)``, whose maps are ``(b, d, h, w)``.
-        methods: Names (``"gradcam"``, ``"gradcam_plusplus"``, ``"xgradcam"``, ``"hirescam"``, ``"layercam"``,
-            ``"eigencam"``, ``"ablationcam"``, ``"pytorch_grad_cam:<ClassName>"``) or ready-made instances.
-        target_layer: A module, its dotted name, or None for the last layer with a spatial output that feeds the
+        methods: Names of files in ``lightning_camrobust/cams/`` (docs/cam-methods.md lists them), such as
+            ``"gradcam"``; ``"pytorch_grad_cam:<ClassName>"``; or ready-made instances.
+        target_layer: A module, its dotted name, a list of such, or None for the last layer whose cells feed the
             prediction.
+        layer_fusion: How the maps of several layers become one, ``"mean"`` or ``"max"``; each is scaled to [0, 1].
         classes: ``(b,)`` int64, the class to explain in each image; None explains the predicted one.
+        mean: What Normalize subtracted, in pixel units [0, 1]; for methods that fill pixels in. None recognises the
+            range when one of them asks.
+        std: What Normalize divided by.
 
     Returns:
         A map ``(b, h, w)`` for each method, under its name: at the target layer's own resolution, ReLU applied, not
@@ -43,6 +51,7 @@ def compute_cams(
         ModelError: If the network cannot be explained this way.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
         >>> maps = compute_cams(net, torch.rand(5, 3, 8, 8), ("gradcam", "hirescam"))
         >>> {name: tuple(each.shape) for name, each in maps.items()}
@@ -50,14 +59,12 @@ def compute_cams(
     """
     members = resolve_methods(methods)
     check_images(images, volumes=True)
+    check_layer_fusion(layer_fusion)
+    named, space = dict(zip(label_members(members), members, strict=True)), make_pixel_space(mean, std)
     with observe_only(model):
         inputs = images.detach().clone()
-        layer = resolve_target_layer(model, target_layer, inputs)
-        pass_ = trace(model, inputs, target_layer=layer, classes=classes)
-        with torch.autocast(images.device.type, enabled=False):
-            return {
-                label: member(pass_).detach() for label, member in zip(label_members(members), members, strict=True)
-            }
+        layers = resolve_target_layers(model, target_layer, inputs)
+        return explain(model, inputs, named, layers=layers, fusion=layer_fusion, classes=classes, space=space).maps
 
 
 def resolve_methods(methods: Sequence[str | CAMMethod] | str | CAMMethod) -> list[CAMMethod]:

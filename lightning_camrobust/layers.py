@@ -1,10 +1,45 @@
 """Names of layers, and what the user said about the target layer."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from lightning_camrobust.errors import ArgumentError, UnknownNameError, nearest_names
 from lightning_camrobust.target_layer import find_target_layer
+
+# One layer or several, each a module or its dotted name; None leaves the choice to us.
+LayerChoice = nn.Module | str | Sequence["nn.Module | str"] | None
+
+
+def resolve_target_layers(model: nn.Module, target_layer: LayerChoice, images: Tensor) -> list[nn.Module]:
+    """Turn what the user said about one target layer, or several, into modules of the network.
+
+    Args:
+        model: The network.
+        target_layer: A module of it, its dotted name, a list of such, or None.
+        images: As in :func:`resolve_target_layer`.
+
+    Returns:
+        The modules, one at least.
+
+    Raises:
+        ArgumentError: If the list is empty or names a layer twice, and as in :func:`resolve_target_layer`.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+        >>> resolve_target_layers(net, ["0", "1"], torch.rand(1, 1, 8, 8))[1]
+        ReLU()
+    """
+    if target_layer is None or isinstance(target_layer, (str, nn.Module)) or not isinstance(target_layer, Sequence):
+        return [resolve_target_layer(model, target_layer, images)]
+    chosen = [resolve_target_layer(model, each, images) for each in target_layer if each is not None]
+    if len(chosen) != len(target_layer) or not chosen or len(set(chosen)) < len(chosen):
+        raise ArgumentError(
+            f"`target_layer` must be one layer, or a list of different ones, got {target_layer!r}. "
+            "Pass for example target_layer=['layer3', 'layer4'], or None for the last one."
+        )
+    return chosen
 
 
 def resolve_target_layer(model: nn.Module, target_layer: nn.Module | str | None, images: Tensor) -> nn.Module:

@@ -2,15 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from lightning_camrobust.errors import ArgumentError
 from lightning_camrobust.explain import resolve_methods
+from lightning_camrobust.fusion import LayerFusion, check_layer_fusion
 from lightning_camrobust.members import label_members, member_family, resolve_member
 from lightning_camrobust.severity import Column, check_severity
-from lightning_camrobust.types import CAMMethod, Perturbation, Segmenter, Similarity
+from lightning_camrobust.types import CAMMethod, MapSimilarity, Perturbation, Segmenter, Similarity
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,21 @@ class Noise:
     perturbation: Perturbation
     severity: int
 
+    @property
+    def geometric(self) -> bool:
+        """Whether the object moves, so that a map that follows it is right."""
+        return bool(getattr(self.perturbation, "geometric", False))
+
+    @property
+    def disturbs_trace(self) -> bool:
+        """Whether it is the gradient that is disturbed, and not the image."""
+        return hasattr(self.perturbation, "disturb_trace")
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether its images are to be compared with others than the clean ones."""
+        return hasattr(self.perturbation, "reference")
+
 
 @dataclass(frozen=True)
 class ProbePlan:
@@ -38,19 +54,25 @@ class ProbePlan:
         methods: CAM methods by label.
         noises: Every perturbation at every severity.
         segmenter: How the clean image is cut.
-        similarity: How rankings are compared.
+        similarity: How maps are compared.
         seed: Of the noise.
         target: Which class is explained: None for the predicted one, a class, or a function of the logits.
         multilabel: Whether each logit decides for itself, at 0, and not the largest one for all.
+        similarities: Further similarities, by label, measured on the side.
+        layer_fusion: How the maps of several target layers become one.
+        align_geometric: Whether clean maps are moved along with what a geometric perturbation did to the image.
     """
 
     methods: dict[str, CAMMethod]
     noises: tuple[Noise, ...]
     segmenter: Segmenter
-    similarity: Similarity
+    similarity: Similarity | MapSimilarity
     seed: int
     target: int | Callable[[Tensor], Tensor] | None = None
     multilabel: bool = False
+    similarities: dict[str, Similarity | MapSimilarity] = field(default_factory=dict)
+    layer_fusion: LayerFusion = "mean"
+    align_geometric: bool = False
 
     @property
     def cells(self) -> list[tuple[str, str, int]]:
@@ -64,11 +86,14 @@ def make_plan(
     *,
     severities: Sequence[int] | int = (1, 3, 5),
     segmenter: str | Segmenter = "quickshift",
-    similarity: str | Similarity = "rbo",
+    similarity: str | Similarity | MapSimilarity = "rbo",
+    similarities: Sequence[str | Similarity | MapSimilarity] = (),
     severity_column: Column = "auto",
     seed: int = 0,
     target: int | Callable[[Tensor], Tensor] | None = None,
     multilabel: bool = False,
+    layer_fusion: LayerFusion = "mean",
+    align_geometric: bool = False,
 ) -> ProbePlan:
     """Resolve names and check settings.
 
@@ -78,12 +103,15 @@ def make_plan(
         severities: Which of 1..5.
         segmenter: Name or instance.
         similarity: Name or instance.
+        similarities: Further ones, measured on the side, names or instances.
         severity_column: ``"imagenet"`` or ``"cifar"`` overrides the choice by image size, for perturbations by name.
         seed: Of the noise.
         target: Which class is explained: None for the predicted one, a class, or a function from logits ``(b, k)`` to
             classes ``(b,)``.
         multilabel: Whether each logit decides for itself, at 0. A prediction then counts as changed if the decision on
             the explained class changed; by default that is the clean image's top class.
+        layer_fusion: How the maps of several target layers become one, ``"mean"`` or ``"max"``.
+        align_geometric: Whether clean maps are moved along with what a geometric perturbation did to the image.
 
     Returns:
         The plan.
@@ -103,10 +131,11 @@ def make_plan(
         raise ArgumentError(f"`{empty}` must hold at least one entry, got none.")
     members = [resolve_member("perturb", each) for each in given]
     labels = label_members(members)
+    further = [resolve_member("compare", each) for each in similarities]
     if severity_column != "auto":
         members = [
-            dataclasses.replace(member, column=severity_column) if isinstance(name, str) else member
-            for name, member in zip(given, members, strict=True)
+            dataclasses.replace(member, column=severity_column) if named and hasattr(member, "column") else member
+            for named, member in ((isinstance(name, str), member) for name, member in zip(given, members, strict=True))
         ]
     noises = tuple(
         Noise(label, member_family(member), member, check_severity(severity))
@@ -121,4 +150,7 @@ def make_plan(
         seed=seed,
         target=target,
         multilabel=multilabel,
+        similarities=dict(zip(label_members(further), further, strict=True)),
+        layer_fusion=check_layer_fusion(layer_fusion),
+        align_geometric=align_geometric,
     )

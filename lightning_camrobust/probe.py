@@ -1,22 +1,24 @@
 """The whole way for one batch, in plain torch: perturb, trace, explain, pool, compare. Reading starts here."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from lightning_camrobust.cache import TensorCache
-from lightning_camrobust.comparison import compare_scores
 from lightning_camrobust.copies import PassMeter
-from lightning_camrobust.perturbation import disturb
+from lightning_camrobust.disturbing import Disturber
+from lightning_camrobust.explained import Explained, explain
+from lightning_camrobust.pairing import Look, compare_looks
 from lightning_camrobust.pixels import PixelSpace
-from lightning_camrobust.plan import ProbePlan
+from lightning_camrobust.plan import Noise, ProbePlan
 from lightning_camrobust.randomness import image_keys
-from lightning_camrobust.scoring import ScoredMaps, score_maps
+from lightning_camrobust.scoring import score_maps
 from lightning_camrobust.segmented import SegmentedBatch
-from lightning_camrobust.trace import trace
-from lightning_camrobust.types import Comparison
+from lightning_camrobust.types import Comparison, Trace
+from lightning_camrobust.warping import warp_maps
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,14 @@ class ProbeResult:
         segments: The segments of the clean images.
         clean: The clean view.
         noisy: The noisy views that were asked for, by index into :attr:`ProbePlan.noises`.
+        similarities: By label of :attr:`ProbePlan.similarities`, values ``(b, cells)`` float64.
     """
 
     comparison: Comparison
     segments: SegmentedBatch
     clean: View
     noisy: dict[int, View]
+    similarities: dict[str, Tensor] = field(default_factory=dict)
 
 
 def probe(
@@ -58,10 +62,10 @@ def probe(
     images: Tensor,
     *,
     plan: ProbePlan,
-    target_layer: nn.Module,
+    target_layer: nn.Module | Sequence[nn.Module],
     space: PixelSpace,
     operators: TensorCache | None = None,
-    runs: int | None = None,
+    runs: int | Sequence[int] | None = None,
     copies: int | None = None,
     keep_noises: Sequence[int] = (),
 ) -> ProbeResult:
@@ -71,10 +75,10 @@ def probe(
         model: The network, in eval mode.
         images: ``(b, c, H, W)`` float, in the model's input units.
         plan: What to measure.
-        target_layer: The layer to draw maps on.
+        target_layer: The layer to draw maps on, or several.
         space: How inputs relate to pixels.
         operators: Where the pooling operators of images are kept from one run to the next.
-        runs: How often the layer runs in one forward; None finds it out from the clean pass, which then costs more if
+        runs: How often each layer runs in one forward; None finds it out from the clean pass, which then costs more if
             it runs often.
         copies: How many noisy copies of the batch go through the network together; None for one on a CPU, and on an
             accelerator for as many as fit.
@@ -92,65 +96,109 @@ def probe(
         >>> found.comparison.similarity.shape  # (images, cells)
         torch.Size([2, 2])
     """
+    layers = [target_layer] if isinstance(target_layer, nn.Module) else list(target_layer)
     keys = image_keys(space.to_pixels(images))
     segments = SegmentedBatch(images, space, plan.segmenter, keys, operators=operators)
+    look = partial(_look, model, plan=plan, layers=layers, space=space, segments=segments)
     meter = PassMeter(images.device)
-    clean = _explain(model, images, plan, target_layer=target_layer, classes=_target(plan), runs=runs)
+    clean = look(images, classes=_target(plan), runs=[runs] if isinstance(runs, int) else runs)
     copies = meter.copies(images=len(images)) if copies is None else copies
-    before = score_maps(clean.maps, segments)
-    target = _target(plan, clean=clean)
-    comparisons, views = [], {}
-    for start in range(0, len(plan.noises), copies):
-        noises = range(start, min(start + copies, len(plan.noises)))
-        noisy_images = _disturbed(images, plan, noises, keys=keys, space=space)
+    disturber = Disturber(
+        model,
+        images,
+        keys=keys,
+        seed=plan.seed,
+        space=space,
+        target_layer=layers[-1],
+        classes=clean.explained.decisions(multilabel=False),
+    )
+    target = _target(plan, clean=clean.explained)
+    comparisons, others, views = [], [], {}
+    for indices in _together(plan, copies):
+        noises = [plan.noises[index] for index in indices]
+        noisy_images = disturber.copies(noises)
         classes = target.repeat(len(noises)) if isinstance(target, Tensor) else target
-        noisy = _explain(model, noisy_images, plan, target_layer=target_layer, classes=classes, runs=clean.runs)
-        after = score_maps(noisy.maps, segments)
-        comparisons.append(_compare(before, after, clean, noisy, plan))
-        for index in set(noises) & set(keep_noises):
-            views[index] = _view(noisy_images, noisy, after, copy=index - start)
+        change = disturber.of_trace(noises[0])
+        noisy = look(noisy_images, classes=classes, runs=clean.explained.runs, disturb=change)
+        before = _before(clean, noises[0], disturber, plan, segments=segments, look=partial(look, classes=target))
+        comparison, further = compare_looks(before, noisy, plan)
+        comparisons.append(comparison)
+        others.append(further)
+        for copy, index in enumerate(indices):
+            if index in keep_noises:
+                views[index] = _view(noisy_images, noisy, plan, copy=copy)
         del noisy_images  # not needed any more while the next ones are made
-    return ProbeResult(_side_by_side(comparisons), segments, _view(images, clean, before), dict(sorted(views.items())))
+    return ProbeResult(
+        comparison=_side_by_side(comparisons),
+        segments=segments,
+        clean=_view(images, clean, plan),
+        noisy=dict(sorted(views.items())),
+        similarities={label: torch.cat([each[label] for each in others], dim=1) for label in plan.similarities},
+    )
 
 
-@dataclass(frozen=True)
-class _Explained:
-    """What is kept of a pass; the pass itself, with its images and activations, is let go at once."""
-
-    classes: Tensor
-    decisions: Tensor
-    maps: list[Tensor]
-    runs: int
-
-
-def _disturbed(images: Tensor, plan: ProbePlan, noises: range, *, keys: Tensor, space: PixelSpace) -> Tensor:
-    copies = []
-    for noise in (plan.noises[index] for index in noises):
-        how = noise.perturbation, noise.severity
-        copies.append(disturb(images, *how, keys=keys, family=noise.family, seed=plan.seed, space=space))
-    return copies[0] if len(copies) == 1 else torch.cat(copies)
-
-
-def _explain(
+def _look(
     model: nn.Module,
     images: Tensor,
+    *,
+    plan: ProbePlan,
+    layers: Sequence[nn.Module],
+    space: PixelSpace,
+    segments: SegmentedBatch,
+    classes: Tensor | Callable[[Tensor], Tensor] | None,
+    runs: Sequence[int] | None = None,
+    disturb: Callable[[Trace], Trace] | None = None,
+) -> Look:
+    explained = explain(
+        model,
+        images,
+        plan.methods,
+        layers=layers,
+        fusion=plan.layer_fusion,
+        classes=classes,
+        runs=runs,
+        space=space,
+        disturb=disturb,
+    )
+    return Look(explained, score_maps(list(explained.maps.values()), segments))
+
+
+def _together(plan: ProbePlan, copies: int) -> Iterator[list[int]]:
+    """Group noises whose copies go through the network together; one that wants something of its own stays alone."""
+    group: list[int] = []
+    for index, noise in enumerate(plan.noises):
+        alone = noise.disturbs_trace or noise.has_reference or (noise.geometric and plan.align_geometric)
+        if group and (alone or len(group) == copies):
+            yield group
+            group = []
+        if alone:
+            yield [index]
+        else:
+            group.append(index)
+    if group:
+        yield group
+
+
+def _before(
+    clean: Look,
+    noise: Noise,
+    disturber: Disturber,
     plan: ProbePlan,
     *,
-    target_layer: nn.Module,
-    classes: Tensor | Callable[[Tensor], Tensor] | None,
-    runs: int | None = None,
-) -> _Explained:
-    pass_ = trace(model, images, target_layer=target_layer, classes=classes, runs=runs)
-    # Under autocast the arithmetic of maps would be done in half precision.
-    with torch.autocast(images.device.type, enabled=False):
-        maps = [method(pass_).detach() for method in plan.methods.values()]
-    if plan.multilabel:
-        decisions = pass_.logits.gather(1, pass_.classes[:, None])[:, 0] > 0
-        return _Explained(pass_.classes, decisions, maps, pass_.runs)
-    return _Explained(pass_.predictions, pass_.predictions, maps, pass_.runs)
+    segments: SegmentedBatch,
+    look: Callable[..., Look],
+) -> Look:
+    """What a noise's copies are compared with: the clean images, as a rule."""
+    if noise.has_reference:
+        return look(disturber.reference(noise), runs=clean.explained.runs)
+    if noise.geometric and plan.align_geometric:
+        flow = disturber.flow(noise)
+        maps = {label: warp_maps(each, flow) for label, each in clean.explained.maps.items()}
+        return Look(replace(clean.explained, maps=maps), score_maps(list(maps.values()), segments))
+    return clean
 
 
-def _target(plan: ProbePlan, clean: _Explained | None = None) -> Tensor | Callable[[Tensor], Tensor] | None:
+def _target(plan: ProbePlan, clean: Explained | None = None) -> Tensor | Callable[[Tensor], Tensor] | None:
     """Say what is explained: by default the predicted class, in a multi-label task the clean image's top class."""
     if isinstance(plan.target, int):
         chosen = plan.target
@@ -160,25 +208,12 @@ def _target(plan: ProbePlan, clean: _Explained | None = None) -> Tensor | Callab
     return plan.target
 
 
-def _compare(
-    before: ScoredMaps, after: ScoredMaps, clean: _Explained, noisy: _Explained, plan: ProbePlan
-) -> Comparison:
-    images, copies, methods, segments = after.scores.shape
-    same = clean.decisions[:, None] == noisy.decisions.reshape(copies, images).T  # (b, copies)
-    return compare_scores(
-        before.scores.expand_as(after.scores).reshape(-1, segments),
-        after.scores.reshape(-1, segments),
-        after.present[:, None, None].expand(after.scores.shape).reshape(-1, segments),
-        similarity=plan.similarity,
-        same_class=same[..., None].expand(images, copies, methods).flatten(),
-        rankable=(before.rankable & after.rankable).flatten(),
-    ).reshape(images, copies * methods)
-
-
-def _view(images: Tensor, explained: _Explained, scored: ScoredMaps, *, copy: int = 0) -> View:
-    count = len(scored.scores)
+def _view(images: Tensor, look: Look, plan: ProbePlan, *, copy: int = 0) -> View:
+    count = len(look.scored.scores)
     own = slice(copy * count, (copy + 1) * count)
-    return View(images[own], explained.classes[own], explained.maps[0][own], scored.scores[:, copy, 0])
+    classes = look.explained.classes if plan.multilabel else look.explained.decisions(multilabel=False)
+    first = next(iter(look.explained.maps.values()))
+    return View(images[own], classes[own], first[own], look.scored.scores[:, copy, 0])
 
 
 def _side_by_side(comparisons: list[Comparison]) -> Comparison:

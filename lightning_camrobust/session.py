@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,7 +16,7 @@ from lightning_camrobust.gallery import Gallery, collect_gallery, picture_noises
 from lightning_camrobust.heldout import Chunk, HeldOutImages
 from lightning_camrobust.images import check_images
 from lightning_camrobust.isolation import observe_only
-from lightning_camrobust.layers import count_runs, layer_by_name, layer_name, resolve_target_layer
+from lightning_camrobust.layers import LayerChoice, count_runs, layer_by_name, layer_name, resolve_target_layers
 from lightning_camrobust.pixels import PixelSpace, measure_range, pixel_space_from_ranges
 from lightning_camrobust.plan import ProbePlan
 from lightning_camrobust.probe import probe
@@ -36,7 +36,7 @@ class ProbeSession:
         owner: The user's module; it is left as it was.
         images: Where the images of this process wait.
         classifier: The network within the module, see :func:`~lightning_camrobust.batches.find_classifier`.
-        target_layer: Module, dotted name in ``owner``, or None; found with the first chunk.
+        target_layer: Module, dotted name in ``owner``, a list of such, or None; found with the first chunk.
         space: How inputs relate to pixels; None recognises it from all images of the run.
         gallery_size: How many images to keep for a picture.
         forward_context: Context to run the network in, for autocast.
@@ -67,7 +67,7 @@ class ProbeSession:
         images: HeldOutImages,
         *,
         classifier: str | Callable[[Any, Tensor], Any] | None = None,
-        target_layer: nn.Module | str | None = None,
+        target_layer: LayerChoice = None,
         space: PixelSpace | None = None,
         gallery_size: int = 0,
         forward_context: Callable[[], AbstractContextManager[None]] = nullcontext,
@@ -83,8 +83,8 @@ class ProbeSession:
         self._owner = owner
         self._model = find_classifier(owner, classifier)
         self._target_layer = target_layer
-        self._layer: nn.Module | None = None
-        self._runs = 0
+        self._layers: list[nn.Module] = []
+        self._runs: list[int] = []
         self._images = images
         self._gallery_size = gallery_size
         self._forward_context = forward_context
@@ -130,7 +130,8 @@ class ProbeSession:
             check_images(first)
             if self.space is not None:
                 self.space.to_pixels(first)
-            trace(self._model, first, target_layer=self._find_layer(first))
+            for layer in self._find_layers(first):
+                trace(self._model, first, target_layer=layer)
 
     def finish(self, gather: Gather = lambda rows: rows, *, budget: TimeBudget | None = None) -> Report | None:
         """Probe what is left and sum up over all processes.
@@ -157,7 +158,7 @@ class ProbeSession:
             # The times of the slowest process, so that all of them choose alike.
             self.agreed = TimeBudget(budget.max_share, spent.training, spent.repeated)
             comparison = comparison.first(self.agreed.affordable(images=self.num_found))
-        name = "" if self._layer is None else layer_name(self._owner, self._layer)
+        name = ", ".join(layer_name(self._owner, layer) for layer in self._layers)
         return {**make_report(comparison, self.plan.cells), "target_layer": name, "seconds": spent.probing}
 
     def _settle(self, gather: Gather) -> None:
@@ -212,17 +213,17 @@ class ProbeSession:
     def _probe_at_once(self, chunk: Chunk) -> None:
         assert self.space is not None
         with observe_only(self._owner), self._forward_context():
-            layer = self._find_layer(chunk.images)
+            layers = self._find_layers(chunk.images)
             shown = self._gallery_size > 0 and self.gallery is None
             keep = picture_noises(self.plan) if shown else ()
             found = probe(
                 self._model,
                 chunk.images,
                 plan=self.plan,
-                target_layer=layer,
+                target_layer=layers,
                 space=self.space,
                 operators=self._operators,
-                runs=self._runs or None,
+                runs=self._runs,
                 copies=self._copies,
                 keep_noises=keep,
             )
@@ -231,14 +232,18 @@ class ProbeSession:
             self._segmenting += found.segments.seconds
             self._rows.append(found.comparison.as_rows(chunk.positions))
 
-    def _find_layer(self, images: Tensor) -> nn.Module:
-        if self._layer is None:
+    def _find_layers(self, images: Tensor) -> list[nn.Module]:
+        if not self._layers:
             # Names are relative to the user's own module, whatever part of it is the classifier.
             named = self._target_layer
-            chosen = layer_by_name(self._owner, named) if isinstance(named, str) else named
-            self._layer = resolve_target_layer(self._model, chosen, images)
-            self._runs = count_runs(self._model, self._layer, images)
-        return self._layer
+            chosen: LayerChoice = named
+            if isinstance(named, str):
+                chosen = layer_by_name(self._owner, named)
+            elif isinstance(named, Sequence):
+                chosen = [layer_by_name(self._owner, each) if isinstance(each, str) else each for each in named]
+            self._layers = resolve_target_layers(self._model, chosen, images)
+            self._runs = [count_runs(self._model, layer, images) for layer in self._layers]
+        return self._layers
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -115,6 +115,14 @@ class Similarity(Protocol):
         """Return ``(b,)`` float64 for two score rows ``(b, s)`` and the mask of segments that exist."""
 
 
+@runtime_checkable
+class MapSimilarity(Protocol):
+    """A way to compare two maps themselves, without segments; it says so by a class attribute ``of_maps = True``."""
+
+    def __call__(self, clean: Tensor, noisy: Tensor) -> Tensor:
+        """Return ``(b,)`` float64 for maps ``(b, h, w)``; higher is more alike."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What one noise did to one batch, seen through one CAM method.
