@@ -2,8 +2,11 @@ from ._version import __version__ as __version__
 from .callback import CAMRobustnessCallback as CAMRobustnessCallback
 from .errors import CAMRobustnessError as CAMRobustnessError
 from .explain import compute_cams as compute_cams
+from .measure import Measurement as Measurement
+from .measure import measure_stability as measure_stability
 from .metric import CAMConsistency as CAMConsistency
 from .metric import CAMResponsiveness as CAMResponsiveness
 from .metric import CAMRobustness as CAMRobustness
 from .perturbation import perturb_images as perturb_images
+from .repeatability import cam_noise_floor as cam_noise_floor
 from .segmentation import segment_images as segment_images

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -10,6 +10,7 @@ from lightning_camrobust.stability import StabilitySums, sum_up
 from lightning_camrobust.types import Comparison
 
 Report = dict[str, Any]
+Key = TypeVar("Key")
 # Below this many pairs in a set its mean says little; the report flags it.
 LOW_SUPPORT = 30
 
@@ -33,17 +34,34 @@ def make_report(comparison: Comparison, cells: Sequence[tuple[str, str, int]]) -
         >>> report["robustness"], report["pooled"][0]["robustness"], report["flip_rate"]
         (0.5, None, 0.0)
     """
-    sums = sum_up(comparison)
-    methods = list(dict.fromkeys(method for method, _, _ in cells))
-    pooled = [
-        {"method": method, **_row(_select(sums, [cell[0] == method for cell in cells]).pooled())} for method in methods
-    ]
+    methods = [method for method, _, _ in cells]
+    pooled = [{"method": method, **row} for method, row in pooled_rows(comparison, methods).items()]
     rows = [
-        {"method": method, "perturbation": noise, "severity": severity, **_row(_select(sums, [index]).pooled())}
-        for index, (method, noise, severity) in enumerate(cells)
+        {"method": method, "perturbation": noise, "severity": severity, **row}
+        for (method, noise, severity), row in pooled_rows(comparison, cells).items()
     ]
-    first = _select(sums, [cell[0] == methods[0] for cell in cells]).pooled()
+    first = _select(sum_up(comparison), [method == methods[0] for method in methods]).pooled()
     return {"num_images": len(comparison.similarity), **_headline(first), "pooled": pooled, "cells": rows}
+
+
+def pooled_rows(comparison: Comparison, keys: Sequence[Key]) -> dict[Key, Report]:
+    """Pool the cells that share a key.
+
+    Args:
+        comparison: Fields ``(images, cells)``.
+        keys: One a cell.
+
+    Returns:
+        For each key, in the order of their first cells, scores (None where undefined) and the counts they rest on.
+
+    Example:
+        >>> yes = torch.tensor([[True, True]])
+        >>> comparison = Comparison(torch.tensor([[0.5, 1.0]]), same_class=yes, rankable=yes)
+        >>> pooled_rows(comparison, ["a", "a"])["a"]["consistency"]
+        0.75
+    """
+    sums = sum_up(comparison)
+    return {key: _row(_select(sums, [each == key for each in keys]).pooled()) for key in dict.fromkeys(keys)}
 
 
 def scores_to_log(report: Report, *, stage: str, name: str) -> dict[str, float]:
@@ -82,7 +100,7 @@ def scores_to_log(report: Report, *, stage: str, name: str) -> dict[str, float]:
 _SCORES = ("robustness", "consistency", "responsiveness", "flip_rate", "degenerate_rate")
 
 
-def _select(sums: StabilitySums, chosen: list[bool] | list[int]) -> StabilitySums:
+def _select(sums: StabilitySums, chosen: list[bool]) -> StabilitySums:
     index = torch.tensor(chosen)
     return StabilitySums(
         sums.same_similarity[index],

@@ -183,10 +183,16 @@ def test_layer_of_another_network_in_the_callback(tmp_path):
         validate(make_callback(target_layer=network()[0]), Items(images()), tmp_path)
 
 
-@pytest.mark.parametrize("layer", [0, ["0"]])
+@pytest.mark.parametrize("layer", [0, {"0"}, [0], [["0"]]])
 def test_layer_of_a_wrong_type(layer):
     with pytest.raises(ArgumentError, match="`target_layer` must be a module, its dotted name or None, got"):
         compute_cams(network(), images(), target_layer=layer)
+
+
+@pytest.mark.parametrize("layers", [[], ["0", "0"], [None], ["0", None]])
+def test_layers_that_are_none_or_twice_the_same(layers):
+    with pytest.raises(ArgumentError, match="`target_layer` must be one layer, or a list of different ones, got"):
+        compute_cams(network(), images(), target_layer=layers)
 
 
 def test_network_without_a_spatial_layer():
