@@ -26,7 +26,7 @@ def fuse_layers(maps: Sequence[Tensor], *, how: LayerFusion = "mean") -> Tensor:
         ArgumentError: If there is no map, or ``how`` is another word.
 
     Source:
-        pytorch-grad-cam, which scales, enlarges to the image's size and takes the mean.
+        pytorch-grad-cam, which scales, enlarges to the image's size, and takes the mean.
 
     Example:
         >>> fuse_layers([torch.tensor([[[0.0, 2.0]]]), torch.tensor([[[3.0, 0.0]]])], how="max")

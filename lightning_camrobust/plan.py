@@ -142,6 +142,12 @@ def make_plan(
         for label, member in zip(labels, members, strict=True)
         for severity in dict.fromkeys(levels)
     )
+    for noise in noises:
+        if align_geometric and noise.geometric and not hasattr(noise.perturbation, "flow"):
+            raise ArgumentError(
+                f"`align_geometric`: perturbation {noise.label!r} is geometric but has no method `flow` that says how "
+                "it moves the object. Give it one, or measure it without `align_geometric`."
+            )
     return ProbePlan(
         methods=dict(zip(label_members(cams), cams, strict=True)),
         noises=noises,

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_camrobust import CAMRobustnessCallback
+from tests.contracts.specimens import specimens
 from tests.networks import DigitModule, digit_loader
 
 pytestmark = [
@@ -149,6 +150,7 @@ def ema():
     return WeightAveraging(avg_fn=get_ema_avg_fn(0.9))
 
 
+CNN_METHODS = [each for each in specimens("cams") if getattr(each, "needs", "") != "attention"]
 CASES = {
     "plain": {},
     "accumulation, validation in mid-epoch": {"trainer": {"accumulate_grad_batches": 4, "val_check_interval": 3}},
@@ -185,6 +187,9 @@ CASES = {
     "fast dev run": {"trainer": {"fast_dev_run": 3}},
     "barebones": {"trainer": {"barebones": True}},
     "two callbacks": {"second": True},
+    "every CAM method": {"probe": {"methods": CNN_METHODS, "num_samples": 3}},
+    "every perturbation": {"probe": {"perturbations": specimens("perturb"), "num_samples": 3, "align_geometric": True}},
+    "two target layers": {"probe": {"target_layer": ["net.4", "net.1"]}},
     "several chunks, ablation, third-party explainer": {
         "probe": {"chunk_size": 5, "methods": ("gradcam", "ablationcam", "eigencam", "pytorch_grad_cam:GradCAM")}
     },

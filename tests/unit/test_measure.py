@@ -1,0 +1,169 @@
+"""Measuring offline: every similarity and disturbance from the same passes."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_camrobust import compute_cams, measure_stability
+from lightning_camrobust.errors import ArgumentError, UnknownNameError
+from lightning_camrobust.perturb.gradient_noise import GradientNoise
+from lightning_camrobust.perturb.lvat import LVAT
+from lightning_camrobust.perturb.transformed import Transformed
+from lightning_camrobust.perturbation import perturb_images
+from tests.networks import digits, small_cnn
+
+NOISES = ("gaussian_noise", "elastic", "fgsm", "gradient_noise", "shot_noise")
+HOW = {"segmenter": "grid", "severities": (2, 5)}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A small network that knows digits a little, so that noise flips some of its predictions."""
+    torch.manual_seed(0)
+    net, (images, labels) = small_cnn(), digits()
+    optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
+    for start in range(0, 960, 32):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(net(images[start : start + 32]), labels[start : start + 32]).backward()
+        optimiser.step()
+    return net.eval().requires_grad_(False), images[1000:1012]
+
+
+def test_every_similarity_alone_equals_those_of_one_pass(trained):
+    net, images = trained
+    names = ["spearman", "ssim", "relative_l2"]
+    together = measure_stability(net, images, ["gradcam", "layercam"], NOISES, similarities=names, **HOW)
+    assert together.comparison.similarity.shape == (12, 20)
+    for name in names:
+        alone = measure_stability(net, images, ["gradcam", "layercam"], NOISES, similarity=name, **HOW)
+        torch.testing.assert_close(
+            alone.comparison.similarity, together.similarities[name], rtol=0, atol=1e-12, equal_nan=True
+        )
+        for row, wanted in zip(alone.table(), together.table(name), strict=True):
+            assert row == pytest.approx(wanted, nan_ok=True)
+
+
+def test_numbers_do_not_depend_on_the_chunk_size(trained):
+    net, images = trained
+    whole, parts = (
+        measure_stability(net, images, "gradcam", NOISES, chunk_size=size, similarities=["cosine"], **HOW)
+        for size in (12, 5)
+    )
+    torch.testing.assert_close(
+        whole.comparison.similarity, parts.comparison.similarity, rtol=0, atol=1e-5, equal_nan=True
+    )
+    torch.testing.assert_close(whole.similarities["cosine"], parts.similarities["cosine"], atol=1e-5, rtol=0)
+    assert torch.equal(whole.comparison.same_class, parts.comparison.same_class)
+
+
+def test_table_and_report_count_every_pair(trained):
+    net, images = trained
+    found = measure_stability(net, images, ["gradcam", "eigencam"], NOISES, **HOW)
+    rows = found.table()
+    assert [(row["method"], row["perturbation"]) for row in rows[:3]] == [
+        ("gradcam", "gaussian_noise"), ("eigencam", "gaussian_noise"), ("gradcam", "elastic")
+    ]  # fmt: skip
+    assert {row["same_count"] + row["changed_count"] + row["degenerate_count"] for row in rows} == {24}
+    assert [row["perturbation"] for row in rows if row["geometric"]] == ["elastic", "elastic"]
+    assert found.report()["num_images"] == 12
+    assert found.report()["target_layer"] == "6"
+
+
+def test_sensitivity_is_the_relative_change_of_the_map(trained):
+    net, images = trained
+    found = measure_stability(net, images, "hirescam", "shot_noise", similarities=["relative_l2"], **HOW)
+    (clean,) = compute_cams(net, images, "hirescam").values()
+    changes = []
+    for severity in (2, 5):
+        (noisy,) = compute_cams(net, perturb_images(images, "shot_noise", severity), "hirescam").values()
+        changes.append((clean - noisy).double().flatten(1).norm(dim=1) / clean.double().flatten(1).norm(dim=1))
+    wanted = torch.stack(changes)
+    torch.testing.assert_close(found.sensitivity("hirescam"), wanted.amax(dim=0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.sensitivity("hirescam", how="mean"), wanted.mean(dim=0), rtol=1e-4, atol=1e-6)
+
+
+def test_gradient_noise_moves_only_maps_that_use_the_gradient(trained):
+    net, images = trained
+    found = measure_stability(net, images, ["layercam", "eigencam"], GradientNoise(), **HOW)
+    layercam, eigencam = found.table()
+    assert (layercam["changed_count"], eigencam["changed_count"]) == (0, 0)
+    assert eigencam["consistency"] == pytest.approx(1, abs=1e-9)
+    assert layercam["consistency"] < 0.95
+
+
+class Blur(nn.Module):
+    """A codec that loses much: it halves the image and enlarges it again."""
+
+    def forward(self, images):
+        return nn.functional.avg_pool2d(images, 4)
+
+
+def enlarge(code):
+    return nn.functional.interpolate(code, scale_factor=4, mode="nearest")
+
+
+def reconstruct_one(image):
+    return enlarge(Blur()(image[None]))[0]
+
+
+def test_latent_shifts_are_compared_with_the_reconstruction(trained):
+    net, images = trained
+    nothing = LVAT(encode=Blur(), decode=enlarge, levels=(0.0,) * 5)
+    found = measure_stability(net, images, "gradcam", nothing, **HOW)
+    (row,) = found.table()
+    assert row["consistency"] == pytest.approx(1, abs=1e-9)
+    assert row["changed_count"] == 0
+    # Compared with the image itself, the loss of the codec would be booked as instability.
+    lossy = measure_stability(net, images, "gradcam", Transformed(reconstruct_one), **HOW).table()[0]
+    assert lossy["changed_count"] > 0 or lossy["consistency"] < 0.99
+
+
+def test_the_network_is_left_as_it_was(trained):
+    net, images = trained
+    net = copy.deepcopy(net).train().requires_grad_(True)
+    before, generator = copy.deepcopy(net.state_dict()), torch.get_rng_state()
+    measure_stability(net, images, "gradcam", NOISES, **HOW)
+    torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in net.parameters())
+    assert net.training
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+def test_attack_without_a_network_is_refused():
+    with pytest.raises(ArgumentError, match="perturb_images: 'fgsm' looks at the network .* Pass the classifier"):
+        perturb_images(torch.rand(1, 3, 8, 8), "fgsm")
+
+
+def test_attack_through_the_public_function_is_what_the_probe_does(trained):
+    net, images = trained
+    noisy = perturb_images(images, "fgsm", 5, model=net)
+    assert float((noisy - images).abs().max()) == pytest.approx(16 / 255, abs=1e-6)
+    found = measure_stability(net, images, "gradcam", "fgsm", severities=5, segmenter="grid")
+    assert torch.equal(found.comparison.same_class[:, 0], net(noisy).argmax(dim=1) == net(images).argmax(dim=1))
+
+
+def test_what_was_not_measured_cannot_be_asked_for(trained):
+    net, images = trained
+    found = measure_stability(net, images, "gradcam", similarities=["kendall"], **HOW)
+    with pytest.raises(UnknownNameError, match="similarity 'ssim' was not measured"):
+        found.table("ssim")
+    with pytest.raises(UnknownNameError, match=r"similarity 'relative_l2' was not .* measure_stability\(similarities="):
+        found.sensitivity("gradcam")
+    with pytest.raises(UnknownNameError, match="no method is called 'gradcm'"):
+        found.sensitivity("gradcm")
+    with pytest.raises(ArgumentError, match="`chunk_size` must be at least 1, got 0"):
+        measure_stability(net, images, chunk_size=0)
+
+
+def test_a_similarity_that_is_undefined_is_counted(trained):
+    class Undefined:
+        def __call__(self, clean, noisy, *, present):
+            return torch.full((len(clean),), torch.nan, dtype=torch.float64)
+
+    net, images = trained
+    (row,) = measure_stability(net, images, "gradcam", similarity=Undefined(), **HOW).table()
+    assert (row["degenerate_count"], row["consistency"]) == (24, None)
+    assert dataclasses.is_dataclass(measure_stability(net, images, "gradcam", **HOW))
