@@ -96,7 +96,7 @@ class Baseline(Protocol):
     """A way to fill in pixels that are taken out of an image."""
 
     def __call__(self, pixels: Tensor, *, removed: Tensor, randomness: Randomness) -> Tensor:
-        """Return whole images ``(b, c, H, W)`` in [0, 1], to be used where ``removed`` ``(b, 1, H, W)`` bool is true."""
+        """Return whole images ``(b, c, H, W)`` in [0, 1], for use where ``removed`` ``(b, 1, H, W)`` bool is true."""
 
 
 @runtime_checkable

@@ -28,7 +28,9 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
         own = sorted((row for row in rows if row["library"] == library), key=lambda row: row["key"])
         finite = sum(row["score"] is not None for row in own)
         parts.append(f"## {library}\n\n{finite} of {len(own)} {of_what} get a finite score.\n")
-        parts.append("\n".join(["| network | parameters | layer | seed | score | seconds |", "|---|---|---|---|---|---|"]))
+        parts.append(
+            "\n".join(["| network | parameters | layer | seed | score | seconds |", "|---|---|---|---|---|---|"])
+        )
         parts[-1] += "\n" + "\n".join(_line(row) for row in own) + "\n"
     return "\n".join(parts)
 

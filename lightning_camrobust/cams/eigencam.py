@@ -2,15 +2,10 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-from scipy.linalg import eigh
 from torch import Tensor
 
+from lightning_camrobust.principal import principal_map
 from lightning_camrobust.types import Trace
-
-# The power is 2 to this: values that differ by one part in 10^5 are told apart.
-_SQUARINGS = 22
 
 
 @dataclass(frozen=True)
@@ -31,52 +26,7 @@ class EigenCAM:
 
     def __call__(self, trace: Trace) -> Tensor:
         """Return maps ``(b, h, w)``, zero or above."""
-        b, _, *size = trace.activation.shape
-        cells = trace.activation.double().flatten(2).transpose(1, 2)  # (b, h*w, c)
-        cells = cells - cells.mean(dim=1, keepdim=True)
-        projection = _first_component(cells)
-        brightness = cells.mean(dim=2)
-        sign = torch.where((projection * brightness).sum(dim=1, keepdim=True) < 0, -1.0, 1.0)
-        return (projection * sign).reshape(b, *size).relu().to(trace.activation.dtype)
-
-
-def _first_component(cells: Tensor) -> Tensor:
-    """Project centred cells ``(b, n, c)`` on their first principal axis, ``(b, n)``."""
-    few_cells = cells.shape[1] <= cells.shape[2]
-    small, large = (cells, cells.transpose(1, 2)) if few_cells else (cells.transpose(1, 2), cells)
-    gram = small @ large
-    # Solvers cannot take NaN, and one image's NaN must stay its own. NaN and infinity have no finite square.
-    finite = gram.diagonal(dim1=1, dim2=2).sum(dim=1).isfinite()[:, None]
-    gram = torch.where(finite[..., None], gram, torch.zeros_like(gram))
-    # An accelerator has no solver for one vector alone, and the host would have to wait for its verdict.
-    value, first = _by_lapack(gram) if gram.device.type == "cpu" else _by_squaring(gram)
-    projection = first * value.clamp_min(0).sqrt() if few_cells else (cells @ first[..., None])[..., 0]
-    return torch.where(finite, projection, torch.full_like(projection, torch.nan))
-
-
-def _by_lapack(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest eigenvalue ``(b, 1)`` and its unit vector ``(b, n)``; all of them would take three times as long."""
-    last = gram.shape[1] - 1
-    pairs = [eigh(each, subset_by_index=[last, last], check_finite=False) for each in gram.numpy()]
-    values, vectors = zip(*pairs, strict=True)
-    return torch.from_numpy(np.stack(values)), torch.from_numpy(np.stack(vectors)[..., 0])
-
-
-def _by_squaring(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Do the same by powers of the matrix; where two values are equal, any vector of their plane is as good."""
-    power = gram
-    for _ in range(_SQUARINGS):
-        power = power / _trace(power).clamp_min(torch.finfo(power.dtype).tiny)
-        power = power @ power
-    # All columns of the limit point the same way; the one with the largest diagonal entry is the longest.
-    column = power.diagonal(dim1=1, dim2=2).argmax(dim=1)
-    vector = power.gather(2, column[:, None, None].expand(-1, power.shape[1], 1))[..., 0]
-    vector = torch.nn.functional.normalize(vector, dim=1, eps=torch.finfo(power.dtype).tiny)
-    return (vector[:, None] @ gram @ vector[..., None])[..., 0], vector
-
-
-def _trace(square: Tensor) -> Tensor:
-    return square.diagonal(dim1=1, dim2=2).sum(dim=1)[:, None, None]
+        return principal_map(trace.activation).relu().to(trace.activation.dtype)
 
 
 EXAMPLES = (EigenCAM(),)

@@ -1,19 +1,42 @@
 """What every perturbation promises, and how strong the published severities are."""
 
 import dataclasses
+import functools
 import random
+import sys
 from collections import Counter
 
 import numpy as np
 import pytest
+import skimage
 import torch
+from torch import nn
 
 from lightning_camrobust import perturb_images
 from lightning_camrobust.members import resolve_member
+from lightning_camrobust.network import network_in_pixels
+from lightning_camrobust.pixels import PixelSpace
 from lightning_camrobust.randomness import ImageRandomness, image_keys
+from lightning_camrobust.trace import trace
 from tests.contracts.specimens import specimens, unfinished
 
 PERTURBATIONS = specimens("perturb")
+# Some are the same in every draw, and say so.
+RANDOM = [each for each in PERTURBATIONS if getattr(each, "random", True)]
+OF_IMAGES = [each for each in PERTURBATIONS if not hasattr(each, "disturb_trace")]
+ATTACKS = [each for each in PERTURBATIONS if getattr(each, "needs_network", False)]
+PLAIN = [each for each in OF_IMAGES if each not in ATTACKS]
+GEOMETRIC = [each for each in PERTURBATIONS if hasattr(each, "flow")]
+# Steps (from this severity to the next) at which the published parameters themselves do not get stronger.
+NOT_STRONGER = {
+    ("glass_blur", "imagenet"): {3}, ("glass_blur", "cifar"): {1, 2, 4},
+    ("elastic", "imagenet"): {2}, ("elastic", "cifar"): {1, 2, 3, 4},
+    ("frost", "imagenet"): {3}, ("frost", "cifar"): {2, 3, 4},  # the weights of image and ice add up to less
+    ("motion_blur", "cifar"): {3},  # the same width, a longer kernel
+    ("saturate", "imagenet"): {2}, ("saturate", "cifar"): {2},  # from less colour to more of it
+    ("snow", "imagenet"): {2},  # other flakes
+    ("spatter", "cifar"): {3},  # from water to mud
+}  # fmt: skip
 SEVERITIES = (1, 2, 3, 4, 5)
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 # Severity 1..5 in the scripts that made ImageNet-C and CIFAR-10-C (github.com/hendrycks/robustness).
@@ -26,9 +49,37 @@ PUBLISHED = {
 
 
 def disturb(perturb, images, *, severity=3, seed=0):
-    """Call a member with random numbers that are fresh, as each batch brings its own."""
+    """Call a member with random numbers that are fresh, as each batch brings its own.
+
+    What is disturbed is the image, or the gradient of a trace, brought into the range of an image.
+    """
     randomness = ImageRandomness(image_keys(images), seed, "specimen", severity)
+    if hasattr(perturb, "disturb_trace"):
+        pass_ = pass_of(images)
+        noisy = perturb.disturb_trace(pass_, severity=severity, randomness=randomness).gradient
+        return images + (noisy - pass_.gradient)
+    if getattr(perturb, "needs_network", False):
+        network = network_for(images)
+        classes = network(images).argmax(dim=1)
+        space = PixelSpace((0.0,), (1.0,))
+        seen = network_in_pixels(network, images, target_layer=network[0], space=space, classes=classes)
+        return perturb(images, severity=severity, randomness=randomness, network=seen)
     return perturb(images, severity=severity, randomness=randomness)
+
+
+def network_for(images, width=6):
+    """A small network without flat places, whose target layer is as large as the image."""
+    torch.manual_seed(4)
+    net = nn.Sequential(
+        nn.Conv2d(images.shape[1], width, 3, padding=1), nn.Softplus(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
+        nn.Linear(16 * width, 8), nn.Tanh(), nn.Linear(8, 4),
+    )  # fmt: skip
+    return net.eval().to(images.device, images.dtype)
+
+
+def pass_of(images):
+    net = network_for(images, width=images.shape[1])
+    return trace(net, images, target_layer=net[0])
 
 
 def mid_grey_images(*shape, dtype=torch.float32):
@@ -55,19 +106,19 @@ def test_same_keys_give_the_same_image(perturb):
     torch.testing.assert_close(disturb(perturb, images), disturb(perturb, images), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("perturb", PERTURBATIONS, ids=repr)
+@pytest.mark.parametrize("perturb", [each for each in RANDOM if each not in ATTACKS], ids=repr)
 def test_another_seed_draws_other_noise(perturb):
     images = mid_grey_images(2, 3, 32, 32)
     first, second = disturb(perturb, images, seed=0), disturb(perturb, images, seed=1)
     assert ((first != second).flatten(1).any(dim=1)).all()
 
 
-@pytest.mark.parametrize("perturb", PERTURBATIONS, ids=repr)
+@pytest.mark.parametrize("perturb", [each for each in RANDOM if each not in ATTACKS], ids=repr)
 def test_another_image_draws_other_noise(perturb):
-    images = torch.full((2, 3, 32, 32), 0.5)
-    images[1, 0, 0, 0] = 0.6  # one pixel of 1024 makes another picture
+    images = mid_grey_images(1, 3, 32, 32).repeat(2, 1, 1, 1)
+    images[1, 0, 0, 0] += 0.1  # one pixel of 1024 makes another picture
     first, second = disturb(perturb, images)
-    assert (first != second).sum() > 1
+    assert (first != second).sum() > 150
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)
@@ -88,11 +139,13 @@ def test_shape_dtype_and_device_stay(perturb, channels, dtype, device):
     images = mid_grey_images(2, channels, 9, 7, dtype=dtype).to(device)
     noisy = disturb(perturb, images)
     assert (noisy.shape, noisy.dtype, noisy.device) == (images.shape, images.dtype, images.device)
-    assert (noisy != images).any()
+    # Grey has no colours to saturate.
+    if not (type(perturb).__name__ == "Saturate" and channels == 1):
+        assert (noisy != images).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("perturb", PERTURBATIONS, ids=repr)
+@pytest.mark.parametrize("perturb", PLAIN, ids=repr)
 def test_dtype_stays_through_the_public_function(perturb, dtype):
     images = mid_grey_images(2, 3, 9, 7, dtype=dtype)
     noisy = perturb_images(images, perturb, 5)
@@ -102,7 +155,7 @@ def test_dtype_stays_through_the_public_function(perturb, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("severity", [1, 5])
-@pytest.mark.parametrize("perturb", PERTURBATIONS, ids=repr)
+@pytest.mark.parametrize("perturb", OF_IMAGES, ids=repr)
 def test_output_lies_in_the_unit_interval(perturb, severity, dtype):
     ramp = torch.linspace(0, 1, 32, dtype=dtype).expand(3, 32, 32)
     images = torch.stack([torch.zeros_like(ramp), ramp, torch.ones_like(ramp)])
@@ -123,7 +176,7 @@ def two_threads():
 # Odd sizes leave a remainder behind every vector register; large ones are split over threads.
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("shape", [(5, 3, 9, 7), (5, 1, 28, 28), (2, 3, 128, 128)], ids=str)
-@pytest.mark.parametrize("perturb", PERTURBATIONS, ids=repr)
+@pytest.mark.parametrize("perturb", PLAIN, ids=repr)
 def test_noise_depends_neither_on_position_nor_on_size_of_the_batch(perturb, shape):
     images = mid_grey_images(*shape)
     together = disturb(perturb, images)
@@ -133,37 +186,102 @@ def test_noise_depends_neither_on_position_nor_on_size_of_the_batch(perturb, sha
     torch.testing.assert_close(together, backwards, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("size", [32, 224])
+NETWORK_BOUND = [each for each in PERTURBATIONS if each not in PLAIN]
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 9, 7), (3, 1, 28, 28)], ids=str)
+@pytest.mark.parametrize("perturb", NETWORK_BOUND, ids=repr)
+def test_an_attack_depends_neither_on_position_nor_on_size_of_the_batch(perturb, shape):
+    images = mid_grey_images(*shape, dtype=torch.float64)
+    together = disturb(perturb, images)
+    alone = torch.cat([disturb(perturb, image[None]) for image in images])
+    backwards = disturb(perturb, images.flip(0)).flip(0)
+    for other in (alone, backwards):
+        # A network's own arithmetic depends on the batch in the last bits, which may turn the sign of a zero gradient.
+        assert float(((together - other).abs() > 1e-7).double().mean()) < 0.01
+
+
+@functools.lru_cache(maxsize=2)
+def photographs(size):
+    """Two of scikit-image's photographs: noise pictures have no edges to blur and no colours to wash out."""
+    pictures = [skimage.data.astronaut()[:400, 50:450], skimage.data.chelsea()[:, 75:375]]
+    small = [skimage.transform.resize(each, (size, size), anti_aliasing=True) for each in pictures]
+    return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float().contiguous()
+
+
+@pytest.mark.parametrize(("size", "column"), [(32, "cifar"), (224, "imagenet")])
 @pytest.mark.parametrize("perturb", PERTURBATIONS, ids=repr)
-def test_severity_rises(perturb, size):
-    images = mid_grey_images(1, 3, size, size)
-    changes = [float((disturb(perturb, images, severity=each) - images).abs().mean()) for each in SEVERITIES]
-    assert changes == sorted(changes)
-    assert changes[0] > 0
-    assert len(set(changes)) == 5
+def test_severity_rises(perturb, size, column):
+    if getattr(perturb, "column", "auto") not in ("auto", column):
+        return
+    images = photographs(size if perturb in PLAIN else 32)
+    family = type(perturb).__module__.rpartition(".")[2]
+    changes = [mean_change(perturb, images, severity=each) for each in SEVERITIES]
+    assert min(changes) > 0
+    weaker = {severity for severity in (1, 2, 3, 4) if changes[severity] <= changes[severity - 1]}
+    assert weaker <= NOT_STRONGER.get((family, column), set())
+
+
+def mean_change(perturb, images, *, severity):
+    # Angles and places differ from draw to draw.
+    seeds = range(6 if perturb in RANDOM and perturb in PLAIN else 1)
+    return np.mean(
+        [float((disturb(perturb, images, severity=severity, seed=each) - images).abs().mean()) for each in seeds]
+    )
+
+
+@pytest.mark.parametrize("size", [32, 224])
+@pytest.mark.parametrize("perturb", GEOMETRIC, ids=repr)
+def test_flow_tells_where_pixels_come_from(perturb, size):
+    images, errors = photographs(size), []
+    for seed in range(4):
+        noisy = disturb(perturb, images, seed=seed)
+        randomness = ImageRandomness(image_keys(images), seed, "specimen", 3)
+        flow = perturb.flow(images, severity=3, randomness=randomness)
+        assert (flow.shape, flow.dtype) == ((2, size, size, 2), torch.float32)
+        moved = nn.functional.grid_sample(images, flow, padding_mode="border", align_corners=False)
+        errors.append([float((each - noisy).abs().mean()) for each in (moved, images)])
+    warped, still = np.mean(errors, axis=0)
+    assert perturb.geometric
+    assert warped < 0.95 * still
+
+
+def test_there_are_members_of_each_kind():
+    assert min(map(len, (RANDOM, ATTACKS, PLAIN, GEOMETRIC))) > 3
+    assert len(PERTURBATIONS) > len(OF_IMAGES) > len(PLAIN)
 
 
 @pytest.mark.parametrize("perturb", PERTURBATIONS, ids=repr)
 def test_global_generators_stay(perturb):
+    images = mid_grey_images(2, 3, 9, 7)
+    network = network_for(images)
     before = random_streams()
-    disturb(perturb, mid_grey_images(2, 3, 9, 7))
-    perturb_images(mid_grey_images(2, 3, 9, 7), perturb)
+    perturb_images(images, perturb, model=network, target_layer=network[0])
     assert random_streams() == before
 
 
 @pytest.mark.parametrize("perturb", [each for each in PERTURBATIONS if hasattr(each, "levels")], ids=repr)
 def test_own_levels_override_the_published_ones(perturb):
-    images = mid_grey_images(2, 3, 32, 32)
-    keys = image_keys(images)
-    levels = (7.0, 11.0, 0.5, 0.25, 0.125)
-
-    def noisy(own_levels, severity):
-        randomness = ImageRandomness(keys, 0, "specimen", 1)  # the same stream for every strength
-        return dataclasses.replace(perturb, levels=own_levels)(images, severity=severity, randomness=randomness)
-
+    images, levels = photographs(32), own_levels_for(perturb)
     for severity, level in zip(SEVERITIES, levels, strict=True):
-        torch.testing.assert_close(noisy(levels, severity), noisy((level,) * 5, 1), rtol=0, atol=0)
-    assert (noisy((0.25,) * 5, 3) != noisy(None, 3)).any()
+        # The streams are those of the severity, so both are asked for the same one.
+        own, alone = (dataclasses.replace(perturb, levels=each) for each in (levels, (level,) * 5))
+        noisy, wanted = (disturb(each, images, severity=severity) for each in (own, alone))
+        torch.testing.assert_close(noisy, wanted, rtol=0, atol=0)
+    strongest = dataclasses.replace(perturb, levels=(levels[0],) * 5)
+    assert (disturb(strongest, images, severity=1) != disturb(perturb, images, severity=1)).any()
+
+
+def own_levels_for(perturb):
+    """Published values of large images, backwards: whatever they are made of, they are valid."""
+    module = sys.modules[type(perturb).__module__]
+    table = getattr(module, "_TABLE", None)
+    published = table.imagenet if table is not None else module._LEVELS
+    published = published[perturb.norm] if isinstance(published, dict) else published
+    if type(perturb).__name__ == "Elastic":
+        # Its levels are in pixels and not in shares.
+        return tuple((share * 32, sigma * 32 + 1, move * 32) for share, sigma, move in reversed(table.cifar))
+    return tuple(reversed(published))
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lightning_camrobust import principal
 from lightning_camrobust.cache import TensorCache
-from lightning_camrobust.cams import eigencam
-from lightning_camrobust.cams.eigencam import _by_lapack, _by_squaring
 from lightning_camrobust.isolation import observe_only
 from lightning_camrobust.pixels import PixelSpace
 from lightning_camrobust.plan import make_plan
+from lightning_camrobust.principal import _by_lapack, _by_squaring
 from lightning_camrobust.probe import probe
 from tests.networks import small_cnn
 
@@ -59,7 +59,7 @@ def prepared_probe(device="cpu"):
 
 def test_a_probe_waits_nowhere(monkeypatch):
     # What an accelerator would do; LAPACK is the host's own.
-    monkeypatch.setattr(eigencam, "_by_lapack", _by_squaring)
+    monkeypatch.setattr(principal, "_by_lapack", _by_squaring)
     run = prepared_probe()
     with Waits() as waits:
         run()

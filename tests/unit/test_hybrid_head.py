@@ -144,9 +144,7 @@ def test_noise_floor_of_a_map_of_zeros_is_undefined():
 
 
 def test_pennylane_head():
-    qml = pytest.importorskip(
-        "pennylane", reason="PennyLane is not installed; the simulation stands for it"
-    )
+    qml = pytest.importorskip("pennylane", reason="PennyLane is not installed; the simulation stands for it")
     device = qml.device("default.qubit", wires=QUBITS)
 
     @qml.qnode(device, interface="torch", diff_method="backprop")

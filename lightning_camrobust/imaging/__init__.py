@@ -1,0 +1,1 @@
+"""Pictures and filters that perturbations and baselines are made of."""
