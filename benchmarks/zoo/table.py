@@ -5,10 +5,13 @@ from typing import Any
 _HEAD = """# The zoo
 
 Does `CAMRobustnessCallback()` work, with no argument, on networks that nobody here chose? Each network below got random
-weights (linear layers that begin at zero were drawn, since a head of zeros predicts the same whatever the image
-shows; where Grad-CAM's ReLU left nothing of any map, another seed was tried, and the seed is in the table) and ran through `trainer.validate` on two of scikit-image's photographs at its own input size, on a CPU: four
+weights and ran through `trainer.validate` on two of scikit-image's photographs at its own input size, on a CPU: four
 noises at three severities, Grad-CAM on the layer that was found. The score of a random network means nothing; that
 there is one, and on which layer, is what this page is about.
+
+Linear layers that begin at zero were drawn, since a head of zeros predicts the same whatever the image shows. In a
+random transformer that reads its class token, it is a coin toss whether all cells speak against the class, so that
+Grad-CAM's ReLU leaves nothing of any map; then another seed was tried. The seed is in the table.
 
 Made by `python -m benchmarks.zoo --results zoo.jsonl --table docs/zoo.md`, which may be stopped and started again.
 """
@@ -28,10 +31,8 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
         own = sorted((row for row in rows if row["library"] == library), key=lambda row: row["key"])
         finite = sum(row["score"] is not None for row in own)
         parts.append(f"## {library}\n\n{finite} of {len(own)} {of_what} get a finite score.\n")
-        parts.append(
-            "\n".join(["| network | parameters | layer | seed | score | seconds |", "|---|---|---|---|---|---|"])
-        )
-        parts[-1] += "\n" + "\n".join(_line(row) for row in own) + "\n"
+        lines = ["| network | parameters | layer | seed | score | seconds |", "|---|---|---|---|---|---|"]
+        parts.append("\n".join([*lines, *(_line(row) for row in own)]) + "\n")
     return "\n".join(parts)
 
 

@@ -12,10 +12,14 @@ from torch import nn
 
 from lightning_camrobust import compute_cams
 from lightning_camrobust.cams.pytorch_grad_cam import from_name
+from lightning_camrobust.errors import ModelError
 from lightning_camrobust.trace import trace
 from tests.contracts.specimens import specimens, unfinished
 
-METHODS = specimens("cams")
+EVERY_METHOD = specimens("cams")
+# Some explain attention only, and say so; they keep the same promises on a transformer.
+OF_ATTENTION = [each for each in EVERY_METHOD if getattr(each, "needs", "") == "attention"]
+METHODS = [each for each in EVERY_METHOD if each not in OF_ATTENTION]
 # The adapter's classes have no example of their own; these two go about it differently (hooks, swapped layers).
 ADAPTED = [from_name("GradCAM"), from_name("AblationCAM")]
 
@@ -113,6 +117,53 @@ def small_network(dtype=torch.float32, channels=6):
     return network.eval().to(dtype)
 
 
+class Patches(nn.Module):
+    """A transformer of two blocks over 4 x 3 patches, behind a class token."""
+
+    def __init__(self):
+        super().__init__()
+        self.cut = nn.Conv2d(3, 8, 2, stride=2)
+        self.token = nn.Parameter(torch.rand(1, 1, 8))
+        block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)
+        self.blocks = nn.TransformerEncoder(block, 2, enable_nested_tensor=False)
+        self.classify = nn.Linear(8, 5)
+
+    def forward(self, images):
+        tokens = self.cut(images).flatten(2).transpose(1, 2)
+        tokens = self.blocks(torch.cat([self.token.expand(len(tokens), -1, -1), tokens], dim=1))
+        return self.classify(tokens[:, 0])
+
+
+def trace_of_attention(dtype=torch.float32, images=None):
+    torch.manual_seed(4)
+    network = Patches().eval().to(dtype)
+    images = torch.rand(3, 3, 8, 6).to(dtype) if images is None else images
+    return trace(network, images, target_layer=network.blocks.layers[-1].norm1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("method", OF_ATTENTION, ids=repr)
+def test_methods_of_attention_keep_the_same_promises(method, dtype):
+    pass_ = trace_of_attention(dtype)
+    maps = method(pass_)
+    assert (maps.shape, maps.dtype, maps.requires_grad) == ((3, 4, 3), dtype, False)
+    assert maps.isfinite().all()
+    assert (maps >= 0).all()
+    assert (maps.amax(dim=(1, 2)) > 0).all()
+    torch.testing.assert_close(method(pass_), maps, rtol=0, atol=0)
+    alone = torch.cat([method(trace_of_attention(dtype, image[None])) for image in pass_.images])
+    torch.testing.assert_close(alone, maps, rtol=0, atol=1e-5 * float(maps.max()))
+    assert pickle.loads(pickle.dumps(method)) == method
+    network, images = Patches().train(), torch.rand(2, 3, 8, 6)
+    assert not explain_and_compare_with_before(network, images, method)
+
+
+@pytest.mark.parametrize("method", OF_ATTENTION, ids=repr)
+def test_methods_of_attention_refuse_a_network_without_it(method):
+    with pytest.raises(ModelError, match="attention"):
+        method(make_trace())
+
+
 def make_trace(dtype=torch.float32, channels=6, layer=4, classes=None):
     network = small_network(dtype, channels)
     return trace(network, torch.rand(3, 3, 9, 7).to(dtype), target_layer=network[layer], classes=classes)
@@ -120,6 +171,7 @@ def make_trace(dtype=torch.float32, channels=6, layer=4, classes=None):
 
 def test_every_file_shows_examples():
     assert METHODS
+    assert OF_ATTENTION
     assert unfinished("cams") == []
 
 
@@ -187,7 +239,7 @@ def test_pickles_and_has_a_stable_repr(method):
 
 
 def test_examples_tell_themselves_apart():
-    assert [name for name, count in Counter(map(repr, METHODS)).items() if count > 1] == []
+    assert [name for name, count in Counter(map(repr, EVERY_METHOD)).items() if count > 1] == []
 
 
 @pytest.mark.parametrize("method", METHODS + ADAPTED, ids=repr)
