@@ -41,15 +41,18 @@ class Block(nn.Module):
         return relu(residual + pad(shortcut, (0, 0, 0, 0, self.new_channels // 2, self.new_channels // 2)))
 
 
+def stage(width_in: int, width: int, blocks: int) -> nn.Sequential:
+    first = Block(width_in, width, stride=width // width_in)
+    return nn.Sequential(first, *(Block(width, width, 1) for _ in range(blocks - 1)))
+
+
 class ResNet20(pl.LightningModule):
-    def __init__(self, learning_rate: float) -> None:
+    def __init__(self, learning_rate: float, *, blocks: int = 3) -> None:
         super().__init__()
         self.learning_rate = learning_rate
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = nn.Sequential(Block(16, 16, 1), Block(16, 16, 1), Block(16, 16, 1))
-        self.layer2 = nn.Sequential(Block(16, 32, 2), Block(32, 32, 1), Block(32, 32, 1))
-        self.layer3 = nn.Sequential(Block(32, 64, 2), Block(64, 64, 1), Block(64, 64, 1))
+        self.layer1, self.layer2, self.layer3 = stage(16, 16, blocks), stage(16, 32, blocks), stage(32, 64, blocks)
         self.linear = nn.Linear(64, 10)
 
     def forward(self, images: Tensor) -> Tensor:
