@@ -102,11 +102,12 @@ def page(found: dict, arguments: argparse.Namespace) -> str:
     parts = [
         "RM = C R, pooled over severities. `same` and `changed` count the pairs behind a row (a method may have a few "
         "less, where a map could not be ranked); `?` marks cells with fewer than 30 pairs in one of the sets; where no "
-        "prediction changed, RM is undefined and `C` stands in its place."
+        "prediction changed, RM is undefined and `C` stands in its place. Maps are drawn on `layer3.1`, the last block "
+        "but one: behind the last one follow only pooling and a linear layer, where several methods draw the same map."
     ]
     for name, rows in found.items():
         parts += [
-            f"\n## {name}, {arguments.images} test images, severities 1, 3, 5, layer3.1\n",
+            f"\n## {name}, {arguments.images} test images, severities 1, 3, 5\n",
             *as_table(rows["fast"]),
         ]
         parts += [f"\n## {name}, slow methods, {arguments.slow_images} images, severity 3\n", *as_table(rows["slow"])]
