@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_camrobust.errors import ArgumentError, UnknownNameError, nearest_names
-from lightning_camrobust.target_layer import find_target_layer
+from lightning_camrobust.target_layer import find_target_layer, find_target_layers
 
 # One layer or several, each a module or its dotted name; None leaves the choice to us.
 LayerChoice = nn.Module | str | Sequence["nn.Module | str"] | None
@@ -21,7 +21,7 @@ def resolve_target_layers(model: nn.Module, target_layer: LayerChoice, images: T
         images: As in :func:`resolve_target_layer`.
 
     Returns:
-        The modules, one at least.
+        The modules, one at least; for None one in each branch of the network.
 
     Raises:
         ArgumentError: If the list is empty or names a layer twice, and as in :func:`resolve_target_layer`.
@@ -32,6 +32,8 @@ def resolve_target_layers(model: nn.Module, target_layer: LayerChoice, images: T
         ReLU()
     """
     if target_layer is None or isinstance(target_layer, (str, nn.Module)) or not isinstance(target_layer, Sequence):
+        if target_layer is None:
+            return find_target_layers(model, images)
         return [resolve_target_layer(model, target_layer, images)]
     chosen = [resolve_target_layer(model, each, images) for each in target_layer if each is not None]
     if len(chosen) != len(target_layer) or not chosen or len(set(chosen)) < len(chosen):

@@ -25,22 +25,19 @@ class _Call:
         return int(self.layout.to_map(self.output).shape[1])
 
 
-def find_target_layer(model: nn.Module, images: Tensor) -> nn.Module:
-    """Find the last layer with cells (more than one) that feed the prediction.
+# Beside so many branches a mean of maps says little.
+_MOST_BRANCHES = 4
 
-    One image goes through the network once. Cells are those of a map ``(b, c, h, w)`` or ``(b, h, w, c)``, or patch
-    tokens ``(b, n, c)``. Layers whose output the logits do not depend on, such as the decoder of an auxiliary task, are
-    passed over, and so are those whose cells get no gradient, such as what follows the last attention of a transformer
-    that reads its class token only. In a transformer the layer has the width of its tokens: not that of queries, keys
-    and values. If several modules hand on the same tensor (a block and its last ReLU), the innermost one that runs only
-    once is taken, so that its single output is the explained one.
+
+def find_target_layer(model: nn.Module, images: Tensor) -> nn.Module:
+    """Find the last layer with cells that feed the prediction, see :func:`find_target_layers`.
 
     Args:
         model: The network, in eval mode.
         images: A batch ``(b, c, H, W)`` float; only the first image is used.
 
     Returns:
-        The module.
+        The module; of several branches the one that runs last.
 
     Raises:
         NoSpatialLayerError: If there is none.
@@ -50,14 +47,51 @@ def find_target_layer(model: nn.Module, images: Tensor) -> nn.Module:
         >>> find_target_layer(net, torch.rand(1, 3, 8, 8)) is net[0]
         True
     """
+    return find_target_layers(model, images)[0]
+
+
+def find_target_layers(model: nn.Module, images: Tensor) -> list[nn.Module]:
+    """Find the last layer with cells (more than one) that feed the prediction, one in each branch of the network.
+
+    One image goes through the network once. Cells are those of a map ``(b, c, h, w)`` or ``(b, h, w, c)``, or patch
+    tokens ``(b, n, c)``. Layers whose output the logits do not depend on, such as the decoder of an auxiliary task, are
+    passed over, and so are those whose cells get no gradient, such as what follows the last attention of a transformer
+    that reads its class token only. In a transformer the layer has the width of its tokens: not that of queries, keys
+    and values. If several modules hand on the same tensor (a block and its last ReLU), the innermost one that runs only
+    once is taken, so that its single output is the explained one.
+
+    Branches run side by side up to the end: the logits depend on both layers, and neither layer on the other. Where
+    something spatial brings them together again, that is the last layer, and the only one.
+
+    Args:
+        model: The network, in eval mode.
+        images: A batch ``(b, c, H, W)`` float; only the first image is used.
+
+    Returns:
+        The modules, the one that runs last first; one, as a rule.
+
+    Raises:
+        NoSpatialLayerError: If there is none.
+
+    Example:
+        >>> class TwoEyes(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.left, self.right, self.head = nn.Conv2d(1, 2, 3), nn.Conv2d(1, 2, 5), nn.Linear(4, 3)
+        ...     def forward(self, images):
+        ...         seen = [eye(images).mean(dim=(2, 3)) for eye in (self.left, self.right)]
+        ...         return self.head(torch.cat(seen, dim=1))
+        >>> len(find_target_layers(TwoEyes(), torch.rand(1, 1, 8, 8)))
+        2
+    """
     with torch.enable_grad():
         image = images[:1].detach().clone().requires_grad_()
         calls, features, output = _record_calls(model, image)
         chosen = _last_that_feeds(calls, as_logits(output, batch_size=1))
-        if chosen is None and features is not None:
+        if not chosen and features is not None:
             # A head that begins at zero lets no gradient through; what it reads tells as much.
             chosen = _last_that_feeds(calls, features)
-    if chosen is None:
+    if not chosen:
         raise NoSpatialLayerError(
             f"{type(model).__name__}: no layer with a spatial output (b, c, h, w), h*w > 1, or with patch tokens "
             "(b, n, c) feeds the prediction, so there is nothing to draw a class activation map on. Use a network with "
@@ -114,23 +148,53 @@ def _cells(output: object, image: Tensor) -> Layout | None:
     return layout if size.numel() > 1 else None
 
 
-def _last_that_feeds(calls: list[_Call], logits: Tensor) -> nn.Module | None:
+def _last_that_feeds(calls: list[_Call], logits: Tensor) -> list[nn.Module]:
     """Choose among the calls whose cells get a gradient from ``logits`` ``(1, n)``."""
     if not logits.requires_grad or not calls:
-        return None
-    # Unequal weights, since the gradient of a plain sum vanishes where outputs add up to a constant.
-    score = (logits * torch.linspace(1, 2, logits.shape[1], dtype=logits.dtype, device=logits.device)).sum()
-    gradients = torch.autograd.grad(score, [call.output for call in calls], retain_graph=True, allow_unused=True)
-    pairs = [(call, gradient) for call, gradient in zip(calls, gradients, strict=True) if gradient is not None]
-    reached = [call for call, gradient in pairs if bool((call.layout.to_map(gradient) != 0).any())]
+        return []
+    gradients = _gradients(logits, calls)
+    feeding = [call for call, gradient in zip(calls, gradients, strict=True) if gradient is not None]
+    reached = [
+        call
+        for call, gradient in zip(calls, gradients, strict=True)
+        if gradient is not None and bool((call.layout.to_map(gradient) != 0).any())
+    ]
     if not reached:
-        return None
-    last = _of_the_networks_kind(reached, pairs[-1][0])[-1]
+        return []
+    candidates = _of_the_networks_kind(reached, feeding[-1])
+    times_run = Counter(id(call.module) for call in calls)
+    chosen: list[nn.Module] = []
+    # Tokens that run side by side are of different sizes, and exchange what they know.
+    while candidates and len(chosen) < (_MOST_BRANCHES if feeding[-1].layout.size is None else 1):
+        last = candidates[-1]
+        chosen.append(_innermost(last, reached, times_run))
+        candidates = _beside(last, candidates)
+    return chosen
+
+
+def _gradients(outputs: Tensor, calls: list[_Call]) -> tuple[Tensor | None, ...]:
+    # Unequal weights, since the gradient of a plain sum vanishes where outputs add up to a constant.
+    flat = outputs.flatten()
+    score = (flat * torch.linspace(1, 2, len(flat), dtype=flat.dtype, device=flat.device)).sum()
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(
+        score, [call.output for call in calls], retain_graph=True, allow_unused=True
+    )
+    return found
+
+
+def _innermost(last: _Call, reached: list[_Call], times_run: Counter[int]) -> nn.Module:
     # An in-place ReLU hands on the very tensor it was given; the version tells the two states of it apart.
     same_tensor = [call for call in reached if call.output is last.output and call.version == last.version]
-    times_run = Counter(id(call.module) for call in calls)
     once = [call for call in same_tensor if times_run[id(call.module)] == 1]
     return (once or same_tensor)[0].module
+
+
+def _beside(last: _Call, candidates: list[_Call]) -> list[_Call]:
+    """Keep the candidates that ``last`` was not computed from."""
+    others = [call for call in candidates if call.output is not last.output]
+    if not others:
+        return []
+    return [call for call, gradient in zip(others, _gradients(last.output, others), strict=True) if gradient is None]
 
 
 def _of_the_networks_kind(reached: list[_Call], final: _Call) -> list[_Call]:
