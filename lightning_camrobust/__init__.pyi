@@ -1,5 +1,8 @@
 from ._version import __version__ as __version__
 from .callback import CAMRobustnessCallback as CAMRobustnessCallback
+from .certify.certificate import certify_topk as certify_topk
+from .certify.metric import CertifiedTopK as CertifiedTopK
+from .critique.report import report_baselines as report_baselines
 from .errors import CAMRobustnessError as CAMRobustnessError
 from .explain import compute_cams as compute_cams
 from .measure import Measurement as Measurement

@@ -55,7 +55,7 @@ LEVELS = (
         "imaging.ferns",
         "content",
         "masking",
-        "replacing",
+        "critique.replacing",
         "attention",
         "codec",
         "critique.orders",

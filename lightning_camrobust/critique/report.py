@@ -13,7 +13,7 @@ from lightning_camrobust.critique.scores import BETTER, removal_scores
 from lightning_camrobust.errors import ArgumentError
 from lightning_camrobust.members import label_members, resolve_member
 from lightning_camrobust.randomness import image_keys
-from lightning_camrobust.replacing import replace_pixels
+from lightning_camrobust.critique.replacing import replace_pixels
 from lightning_camrobust.types import Baseline
 
 # One of each kind: colours, a colour of the image's own, a blur, noise, and an imputation.
