@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from lightning_camrobust.critique.orders import removal_counts, removal_ranks
+from lightning_camrobust.critique.replacing import replace_pixels
 from lightning_camrobust.errors import ArgumentError
 from lightning_camrobust.images import check_images
 from lightning_camrobust.members import resolve_member
 from lightning_camrobust.randomness import image_keys
-from lightning_camrobust.critique.replacing import replace_pixels
 from lightning_camrobust.types import Baseline
 
 Order = Literal["morf", "lerf", "deletion", "insertion"]

@@ -9,11 +9,11 @@ from torch import Tensor
 from lightning_camrobust.critique.curves import Classify, RemovalSettings, removal_curves
 from lightning_camrobust.critique.neutrality import measure_neutrality
 from lightning_camrobust.critique.ranking import RankingTable
+from lightning_camrobust.critique.replacing import replace_pixels
 from lightning_camrobust.critique.scores import BETTER, removal_scores
 from lightning_camrobust.errors import ArgumentError
 from lightning_camrobust.members import label_members, resolve_member
 from lightning_camrobust.randomness import image_keys
-from lightning_camrobust.critique.replacing import replace_pixels
 from lightning_camrobust.types import Baseline
 
 # One of each kind: colours, a colour of the image's own, a blur, noise, and an imputation.
