@@ -338,7 +338,9 @@ class CAMRobustnessCallback(_Base):
         stage = "test" if trainer.testing else "val"
         self._tell_once(found, self._session)
         self.report = {"stage": stage, "epoch": trainer.current_epoch, "step": trainer.global_step, **found}
-        self.history.append({key: value for key, value in self.report.items() if key not in ("cells", "pooled")})
+        self.history.append(
+            {key: value for key, value in self.report.items() if key not in ("cells", "pooled", "by_kind")}
+        )
         self._log(pl_module, scores_to_log(self.report, stage=stage, name=self.name), stage)
 
     def _tell_once(self, found: Report, session: ProbeSession) -> None:
@@ -348,7 +350,7 @@ class CAMRobustnessCallback(_Base):
             return
         self._told = True
         if self.target_layer is None:
-            rank_zero_info(messages.chosen_layer(found["target_layer"]))
+            rank_zero_info(messages.chosen_layer(found["target_layer"].split(", ")))
         if session.num_found < min(self.num_samples, self._affordable or self.num_samples):
             rank_zero_info(messages.fewer_images(session.num_found, self.num_samples))
 

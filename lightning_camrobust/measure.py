@@ -41,7 +41,8 @@ class Measurement:
 
     def report(self) -> Report:
         """Sum up as the callback does, see :func:`~lightning_camrobust.summary.make_report`."""
-        return {**make_report(self.comparison, self.cells), "target_layer": self.target_layer}
+        report = make_report(self.comparison, self.cells, geometric=self.geometric)
+        return {**report, "target_layer": self.target_layer}
 
     def table(self, similarity: str | None = None) -> list[dict[str, Any]]:
         """Pool severities: one row a method and perturbation, with scores and the counts they rest on.
@@ -186,7 +187,7 @@ def measure_stability(
         ]
     return Measurement(
         cells=plan.cells,
-        geometric=frozenset(noise.label for noise in plan.noises if noise.geometric),
+        geometric=plan.geometric,
         comparison=Comparison(
             similarity=torch.cat([each.comparison.similarity for each in found]).cpu(),
             same_class=torch.cat([each.comparison.same_class for each in found]).cpu(),

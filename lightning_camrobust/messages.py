@@ -3,11 +3,16 @@
 from lightning_camrobust.budget import TimeBudget
 
 
-def chosen_layer(name: str) -> str:
-    """Tell which layer was chosen."""
+def chosen_layer(names: list[str]) -> str:
+    """Tell which layer was chosen, or which layers of a network with branches."""
+    if len(names) > 1:
+        return (
+            f"CAMRobustnessCallback explains the last layers of branches that run side by side, {names}, and takes the "
+            f"mean of their maps. Choose others with CAMRobustnessCallback(target_layer={names})."
+        )
     return (
-        f"CAMRobustnessCallback explains layer {name!r}, the last one whose cells feed the prediction. Choose another "
-        f"with CAMRobustnessCallback(target_layer={name!r}), or several with target_layer=[...]."
+        f"CAMRobustnessCallback explains layer {names[0]!r}, the last one whose cells feed the prediction. Choose "
+        f"another with CAMRobustnessCallback(target_layer={names[0]!r}), or several with target_layer=[...]."
     )
 
 

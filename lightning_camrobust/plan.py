@@ -75,6 +75,11 @@ class ProbePlan:
     align_geometric: bool = False
 
     @property
+    def geometric(self) -> frozenset[str]:
+        """Labels of the perturbations that move the object."""
+        return frozenset(noise.label for noise in self.noises if noise.geometric)
+
+    @property
     def cells(self) -> list[tuple[str, str, int]]:
         """Method, perturbation and severity of every cell, in the order of a :class:`ProbeResult`."""
         return [(method, noise.label, noise.severity) for noise in self.noises for method in self.methods]

@@ -26,12 +26,16 @@ __all__ = [
 ]
 
 
-def average_sensitivity(clean: Tensor, noisy: Tensor, *, same_class: Tensor | None = None) -> Tensor:
+def average_sensitivity(
+    clean: Tensor, noisy: Tensor, *, relative_to: Tensor | None = None, same_class: Tensor | None = None
+) -> Tensor:
     """Mean relative change of the map, ``mean_n |e - e'_n| / |e|`` with L2 norms over the cells.
 
     Args:
         clean: Maps of the clean images, ``(b, h, w)`` float.
         noisy: Maps of the noisy copies, ``(n, b, h, w)`` float.
+        relative_to: What the change is divided by the norm of, ``(b, ...)`` float: None takes the clean map, as Captum
+            does; Quantus takes the clean image.
         same_class: Whether the prediction survived each noise, ``(n, b)`` bool; an image with a changed one gets NaN.
             None: all copies count.
 
@@ -42,30 +46,32 @@ def average_sensitivity(clean: Tensor, noisy: Tensor, *, same_class: Tensor | No
         ArgumentError: If shapes or dtypes are wrong.
 
     Source:
-        Yeh et al. 2019 (arXiv 1901.09392), relative to the clean map, as Quantus' AvgSensitivity is described.
+        Yeh et al. 2019 (arXiv 1901.09392), who divide by nothing.
 
     Example:
         >>> clean, noisy = torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[[3.0, 3.0]]], [[[0.0, 4.0]]]])
         >>> average_sensitivity(clean, noisy)  # (1/5 + 3/5) / 2
         tensor([0.4000], dtype=torch.float64)
     """
-    return _reduce(_relative_changes(clean, noisy), clean, same_class, _mean)
+    return _reduce(_relative_changes(clean, noisy, relative_to), clean, same_class, _mean)
 
 
-def max_sensitivity(clean: Tensor, noisy: Tensor, *, same_class: Tensor | None = None) -> Tensor:
+def max_sensitivity(
+    clean: Tensor, noisy: Tensor, *, relative_to: Tensor | None = None, same_class: Tensor | None = None
+) -> Tensor:
     """Largest relative change of the map, ``max_n |e - e'_n| / |e|`` with L2 norms over the cells.
 
     Arguments, result and errors as in :func:`average_sensitivity`.
 
     Source:
-        Yeh et al. 2019 (arXiv 1901.09392), relative to the clean map, as in Captum's ``sensitivity_max``.
+        Yeh et al. 2019 (arXiv 1901.09392), who divide by nothing.
 
     Example:
         >>> clean, noisy = torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[[3.0, 3.0]]], [[[0.0, 4.0]]]])
         >>> max_sensitivity(clean, noisy)
         tensor([0.6000], dtype=torch.float64)
     """
-    return _reduce(_relative_changes(clean, noisy), clean, same_class, _largest)
+    return _reduce(_relative_changes(clean, noisy, relative_to), clean, same_class, _largest)
 
 
 def local_lipschitz(
@@ -231,9 +237,16 @@ def relative_representation_stability(
     return _reduce(_changes(clean, noisy, eps=eps) / caused, clean, same_class, _largest)
 
 
-def _relative_changes(clean: Tensor, noisy: Tensor) -> Tensor:
+def _relative_changes(clean: Tensor, noisy: Tensor, relative_to: Tensor | None) -> Tensor:
     _check_noisy(clean, noisy)
-    return _changes(clean, noisy) / _changes(clean, torch.zeros_like(clean)[None])
+    if relative_to is not None and (len(relative_to) != len(clean) or not relative_to.is_floating_point()):
+        raise ArgumentError(
+            f"`relative_to` must be float ({len(clean)}, ...), one row a map, such as the clean images; "
+            f"got {relative_to.dtype} {tuple(relative_to.shape)}."
+        )
+    whole = clean if relative_to is None else relative_to
+    norm = _changes(whole, torch.zeros_like(whole)[None])
+    return _changes(clean, noisy) / torch.where(norm > 0, norm, torch.nan)
 
 
 def _changes(clean: Tensor, noisy: Tensor, *, eps: float | None = None) -> Tensor:

@@ -159,7 +159,8 @@ class ProbeSession:
             self.agreed = TimeBudget(budget.max_share, spent.training, spent.repeated)
             comparison = comparison.first(self.agreed.affordable(images=self.num_found))
         name = ", ".join(layer_name(self._owner, layer) for layer in self._layers)
-        return {**make_report(comparison, self.plan.cells), "target_layer": name, "seconds": spent.probing}
+        report = make_report(comparison, self.plan.cells, geometric=self.plan.geometric)
+        return {**report, "target_layer": name, "seconds": spent.probing}
 
     def _settle(self, gather: Gather) -> None:
         """Agree with the other processes on what could not be known from this one's images alone."""

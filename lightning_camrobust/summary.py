@@ -1,7 +1,7 @@
 """From the comparisons of one validation run to a report in plain data, and to the numbers that are logged."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -15,16 +15,20 @@ Key = TypeVar("Key")
 LOW_SUPPORT = 30
 
 
-def make_report(comparison: Comparison, cells: Sequence[tuple[str, str, int]]) -> Report:
+def make_report(
+    comparison: Comparison, cells: Sequence[tuple[str, str, int]], *, geometric: Collection[str] = ()
+) -> Report:
     """Sum a run up.
 
     Args:
         comparison: Fields ``(images, cells)``.
         cells: Method, perturbation and severity of each cell.
+        geometric: Perturbations that move the object, so that a map that follows it is right.
 
     Returns:
         Plain data, None where a score is undefined: ``num_images``; ``cells``, one row a cell; ``pooled``, one row a
-        method, pooled over perturbations and severities; and the headline of the first method at the top level
+        method, pooled over perturbations and severities; ``by_kind``, the same with photometric and geometric
+        perturbations apart; and the headline of the first method at the top level
         (``robustness`` and so on by the vacuous rule: an empty set counts as 1).
 
     Example:
@@ -37,11 +41,14 @@ def make_report(comparison: Comparison, cells: Sequence[tuple[str, str, int]]) -
     methods = [method for method, _, _ in cells]
     pooled = [{"method": method, **row} for method, row in pooled_rows(comparison, methods).items()]
     rows = [
-        {"method": method, "perturbation": noise, "severity": severity, **row}
+        {"method": method, "perturbation": noise, "severity": severity, "geometric": noise in geometric, **row}
         for (method, noise, severity), row in pooled_rows(comparison, cells).items()
     ]
+    kinds = pooled_rows(comparison, [(method, noise in geometric) for method, noise, _ in cells])
+    by_kind = [{"method": method, "geometric": moves, **row} for (method, moves), row in kinds.items()]
     first = _select(sum_up(comparison), [method == methods[0] for method in methods]).pooled()
-    return {"num_images": len(comparison.similarity), **_headline(first), "pooled": pooled, "cells": rows}
+    tables = {"pooled": pooled, "by_kind": by_kind, "cells": rows}
+    return {"num_images": len(comparison.similarity), **_headline(first), **tables}
 
 
 def pooled_rows(comparison: Comparison, keys: Sequence[Key]) -> dict[Key, Report]:

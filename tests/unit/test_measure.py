@@ -68,7 +68,14 @@ def test_table_and_report_count_every_pair(trained):
     ]  # fmt: skip
     assert {row["same_count"] + row["changed_count"] + row["degenerate_count"] for row in rows} == {24}
     assert [row["perturbation"] for row in rows if row["geometric"]] == ["elastic", "elastic"]
-    assert found.report()["num_images"] == 12
+    report = found.report()
+    assert report["num_images"] == 12
+    assert [(row["method"], row["geometric"]) for row in report["by_kind"]] == [
+        ("gradcam", False), ("eigencam", False), ("gradcam", True), ("eigencam", True)
+    ]  # fmt: skip
+    assert {cell["perturbation"] for cell in report["cells"] if cell["geometric"]} == {"elastic"}
+    moving = [row for row in rows if row["perturbation"] == "elastic"]
+    assert [row["consistency"] for row in report["by_kind"][2:]] == [row["consistency"] for row in moving]
     assert found.report()["target_layer"] == "6"
 
 

@@ -53,6 +53,20 @@ def with_causes(score, case):
     return [case["clean"], case["noisy"], *(case[f"{start}{name}"] for name in causes for start in ("", "noisy_"))]
 
 
+def test_sensitivities_may_be_relative_to_the_image():
+    given = case()
+    clean, noisy, images = (given[key] for key in ("clean", "noisy", "images"))
+    for score, reduce in ((average_sensitivity, np.mean), (max_sensitivity, np.max)):
+        wanted = [
+            reduce([np.linalg.norm(clean[image] - copy[image]) / np.linalg.norm(images[image]) for copy in noisy])
+            for image in range(BATCH)
+        ]
+        np.testing.assert_allclose(score(clean, noisy, relative_to=images), wanted, rtol=1e-12)
+        assert score(clean, noisy, relative_to=torch.zeros_like(images)).isnan().all()
+        with pytest.raises(ArgumentError, match="`relative_to` must be float"):
+            score(clean, noisy, relative_to=images[1:])
+
+
 def length(values):
     return math.sqrt(math.fsum(value * value for value in values))
 
