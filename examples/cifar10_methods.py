@@ -95,6 +95,8 @@ def run(arguments: argparse.Namespace) -> dict:
             "fast": measure(network, data.images[: arguments.images], FAST, (1, 3, 5)),
             "slow": measure(network, data.images[: arguments.slow_images], SLOW, (3,)),
         }
+        if arguments.rows:
+            arguments.rows.write_text(json.dumps(found, indent=1), encoding="utf-8")
     return found
 
 
@@ -128,8 +130,6 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         found = run(arguments)
-    if arguments.rows:
-        arguments.rows.write_text(json.dumps(found, indent=1), encoding="utf-8")
     text = page(found, arguments)
     print(text)
     if arguments.table:

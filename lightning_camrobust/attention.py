@@ -128,7 +128,7 @@ def token_layout(tokens: int, trace: Trace) -> Layout:
     known = trace.layout
     if known.size is not None and known.prefix + known.size[0] * known.size[1] == tokens:
         return known
-    found = find_layout(trace.activation.new_empty(1, tokens, 1), trace.images)
+    found = find_layout(trace.activation.new_empty(1, tokens, 2), trace.images)
     if found is None:
         raise ModelError(
             f"CAM method 'attention_rollout': the {tokens} tokens of {type(trace.model).__name__} fill no grid of the "

@@ -79,14 +79,33 @@ def find_layout(output: Tensor, images: Tensor) -> Layout | None:
         return Layout(channels_last=channels_last)
     if output.dim() in (4, 5):
         return Layout()
-    if output.dim() != 3 or images.dim() != 4:
+    # One feature is no token, but a pooled channel.
+    if output.dim() != 3 or images.dim() != 4 or output.shape[2] == 1:
         return None
-    height, width = images.shape[2:]
-    for prefix in _PREFIXES:
-        cells = output.shape[1] - prefix
-        rows = round((max(cells, 0) * height / width) ** 0.5)
-        if cells > 1 and rows and cells % rows == 0 and rows * width == (cells // rows) * height:
-            return Layout(prefix, (rows, cells // rows))
+    height, width = int(images.shape[2]), int(images.shape[3])
+    for grid in (_proportional_grid, _patched_grid):
+        for prefix in _PREFIXES:
+            size = grid(output.shape[1] - prefix, height, width)
+            if size is not None:
+                return Layout(prefix, size)
+    return None
+
+
+def _proportional_grid(cells: int, height: int, width: int) -> tuple[int, int] | None:
+    rows = round((max(cells, 0) * height / width) ** 0.5)
+    if cells > 1 and rows and cells % rows == 0 and rows * width == (cells // rows) * height:
+        return rows, cells // rows
+    return None
+
+
+def _patched_grid(cells: int, height: int, width: int) -> tuple[int, int] | None:
+    """Cut patches off an image whose sides are no multiples of theirs; what is left over is lost."""
+    if height == width:
+        return None
+    for patch in range(2, min(height, width)):
+        rows, columns = height // patch, width // patch
+        if rows * columns == cells:
+            return rows, columns
     return None
 
 

@@ -69,7 +69,8 @@ def explained_classes(classes: Tensor | Callable[[Tensor], Tensor] | None, logit
             f"`classes` must be ({batch_size},) integers, one class an image; "
             f"got shape {tuple(chosen.shape)}, {chosen.dtype}. Leave it None to explain the predicted class."
         )
-    chosen = chosen.to(logits.device, torch.int64)
+    # Autograd refuses tensors of inference mode, such as classes predicted in it.
+    chosen = chosen.to(logits.device, torch.int64).clone()
     if bool(((chosen < 0) | (chosen >= num_classes)).any()):
         raise ArgumentError(
             f"`classes` must lie in 0..{num_classes - 1}, as the model has {num_classes} logits; "

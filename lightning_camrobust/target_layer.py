@@ -168,7 +168,8 @@ def _last_that_feeds(calls: list[_Call], logits: Tensor) -> list[nn.Module]:
     while candidates and len(chosen) < (_MOST_BRANCHES if feeding[-1].layout.size is None else 1):
         last = candidates[-1]
         chosen.append(_innermost(last, reached, times_run))
-        candidates = _beside(last, candidates)
+        # A backbone that runs once for each of several inputs is one layer: its last run is explained.
+        candidates = [call for call in _beside(last, candidates) if call.module not in chosen]
     return chosen
 
 
@@ -198,8 +199,9 @@ def _beside(last: _Call, candidates: list[_Call]) -> list[_Call]:
 
 
 def _of_the_networks_kind(reached: list[_Call], final: _Call) -> list[_Call]:
-    """In a transformer, leave out what lies inside a block, as far as anything is left."""
+    """Leave out gates and, in a transformer, what lies inside a block, as far as anything is left."""
     if final.layout.size is None:
-        return reached
+        # A map of one channel weighs features; it has none.
+        return [call for call in reached if call.width > 1] or reached
     alike = [call for call in reached if call.width == final.width and call.proportioned] or reached
     return [call for call in alike if not isinstance(call.module, nn.Linear)] or alike

@@ -78,6 +78,7 @@ def trace(
         layout=layout,
         forward=other.logits,
         again=other.trace,
+        autocast=other.autocast,
         space=space,
     )
 
@@ -87,15 +88,15 @@ class _OtherInputs:
 
     def __init__(self, model: nn.Module, layer: nn.Module, *, device: str, runs: int, space: PixelSpace | None) -> None:
         self._model, self._layer, self._runs, self._space = model, layer, runs, space
-        self._autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        self.autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
 
     def logits(self, inputs: Tensor) -> Tensor:
-        with torch.no_grad(), torch.autocast(*self._autocast):
+        with torch.no_grad(), torch.autocast(*self.autocast):
             output = self._model(inputs)
         return _at_least_float32(as_logits(output, batch_size=len(inputs)))
 
     def trace(self, inputs: Tensor, classes: Tensor) -> Trace:
-        with torch.autocast(*self._autocast):
+        with torch.autocast(*self.autocast):
             return trace(
                 self._model, inputs, target_layer=self._layer, classes=classes, runs=self._runs, space=self._space
             )
@@ -152,6 +153,11 @@ def _floating(output: object, layer: nn.Module) -> Tensor:
 
 
 def _layout(leaf: Tensor, images: Tensor, layer: nn.Module) -> Layout:
+    if len(leaf) != len(images):
+        raise ModelError(
+            f"The target layer ({type(layer).__name__}) gives out {len(leaf)} rows for {len(images)} images, such as "
+            "one a window of attention or a tile. Name a layer with one row an image with `target_layer=`."
+        )
     layout = find_layout(leaf, images)
     if layout is None:
         raise _not_spatial(leaf, layer)

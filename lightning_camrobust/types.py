@@ -35,6 +35,7 @@ class Trace:
         layout: Where the cells of ``activation`` sit in the layer's own output.
         forward: Logits ``(n, k)`` of other inputs ``(n, c, H, W)``, in the model's input units, without a graph.
         again: A trace of other inputs ``(n, c, H, W)`` that explains given classes ``(n,)``, of the same layer.
+        autocast: Device type, dtype and whether autocast was on, for methods that run the model with a graph.
         space: How inputs relate to pixels, if somebody said so; see :meth:`pixel_space`.
         clean_gradient: The gradient as the network gave it, where ``gradient`` was disturbed on purpose; else None.
     """
@@ -52,6 +53,7 @@ class Trace:
     layout: Layout
     forward: Callable[[Tensor], Tensor]
     again: Callable[[Tensor, Tensor], "Trace"]
+    autocast: tuple[str, torch.dtype, bool]
     space: PixelSpace | None = None
     clean_gradient: Tensor | None = None
 

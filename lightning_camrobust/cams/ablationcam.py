@@ -58,7 +58,9 @@ class AblationCAM:
 
 
 def _affine_drops(trace: Trace) -> Tensor:
-    drops = (trace.gradient * trace.activation).flatten(2).sum(dim=2)
+    # Noise on the gradient is none of the head's: run for real, it would not be felt.
+    gradient = trace.gradient if trace.clean_gradient is None else trace.clean_gradient
+    drops = (gradient * trace.activation).flatten(2).sum(dim=2)
     # Plus nothing, but NaN for an image whose logit is NaN or infinite, from which no drop can be told.
     return drops + 0 * _explained_logits(trace)[:, None].to(drops.dtype)
 

@@ -107,15 +107,11 @@ class AttentionRollout:
         # A graph from the image on, so that a network with every parameter frozen can be explained as well.
         inputs = trace.images.detach().clone().requires_grad_()
         with torch.enable_grad(), AttentionListener(hear):
-            logits = as_logits(trace.model(inputs), batch_size=len(inputs))
-        sources = [source for _, source in _heard_some(heard, trace)]
-        score = logits.gather(1, trace.classes[:, None]).sum()
-        if not score.requires_grad or not all(source.requires_grad for source in sources):
-            raise ModelError(
-                f"CAM method 'attention_rollout': in {type(trace.model).__name__}, no gradient gets back to the "
-                "attention. Part of it runs under `torch.no_grad()` or is detached. Leave `gradient` False."
-            )
-        slopes = torch.autograd.grad(score, sources, allow_unused=True)
+            with torch.autocast(*trace.autocast):
+                logits = as_logits(trace.model(inputs), batch_size=len(inputs))
+            # Checkpointed blocks run again in the backward, and have to do so under the same listener.
+            heard = list(_heard_some(heard, trace))
+            slopes = _slopes(logits, [source for _, source in heard], trace)
         return [
             self._fuse(
                 (0 * probabilities if slope is None else slope.reshape(probabilities.shape) * probabilities).relu()
@@ -147,6 +143,17 @@ class AttentionRollout:
                 "AttentionRollout: `query` is 'class', but all tokens are patches. Use query='mean' or 'auto'."
             )
         return rollout[:, 0] if query == "class" else rollout[:, layout.prefix :].mean(dim=1)
+
+
+def _slopes(logits: Tensor, sources: list[Tensor], trace: Trace) -> tuple[Tensor | None, ...]:
+    score = logits.gather(1, trace.classes[:, None]).sum()
+    if not score.requires_grad or not all(source.requires_grad for source in sources):
+        raise ModelError(
+            f"CAM method 'attention_rollout': in {type(trace.model).__name__}, no gradient gets back to the "
+            "attention. Part of it runs under `torch.no_grad()` or is detached. Leave `gradient` False."
+        )
+    slopes: tuple[Tensor | None, ...] = torch.autograd.grad(score, sources, allow_unused=True)
+    return slopes
 
 
 def _heard_some(heard: list[_Heard], trace: Trace) -> list[_Heard]:

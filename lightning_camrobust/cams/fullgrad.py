@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_camrobust.errors import ArgumentError, ModelError
 from lightning_camrobust.logits import as_logits
@@ -75,8 +76,11 @@ class FullGrad:
 def _full_gradients(trace: Trace) -> list[Tensor]:
     """List input times gradient, and bias times gradient for each run of each layer with a bias, ``(b, c, ., .)``."""
     inputs = trace.images.detach().clone().requires_grad_()
-    with torch.enable_grad(), _outputs_with_bias(trace.model) as found:
-        logits = as_logits(trace.model(inputs), batch_size=len(inputs))
+    with torch.enable_grad(), _outputs_with_bias(trace.model) as heard:
+        with torch.autocast(*trace.autocast):
+            logits = as_logits(trace.model(inputs), batch_size=len(inputs))
+        # Checkpointed blocks run again in the backward, and are heard again.
+        found = list(heard)
         score = logits.gather(1, trace.classes[:, None]).sum()
         if not score.requires_grad:
             raise ModelError(
@@ -92,15 +96,23 @@ def _full_gradients(trace: Trace) -> list[Tensor]:
 def _outputs_with_bias(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
     found: list[tuple[Tensor, Tensor]] = []
 
-    def keep(module: nn.Module, _args: object, output: Tensor) -> Tensor | None:
-        bias = _bias(module)
-        if bias is None or not output.requires_grad:
+    def keep(bias: Tensor, output: Tensor) -> Tensor | None:
+        if output.dim() != 4 or not output.requires_grad:
             return None
         found.append((output, bias))
         # A copy goes on: an in-place ReLU would write into the output whose gradient is wanted.
         return output.clone()
 
-    handles = [module.register_forward_hook(keep) for module in model.modules() if _bias(module) is not None]
+    handles = []
+    for name, module in model.named_modules():
+        bias = _bias(module)
+        if bias is None:
+            continue
+        behind = _activation_within(module, name)
+        if behind is None:
+            handles.append(module.register_forward_hook(lambda _module, _args, output, bias=bias: keep(bias, output)))
+        else:
+            handles.append(behind.register_forward_pre_hook(lambda _module, args, bias=bias: keep(bias, args[0])))
     try:
         yield found
     finally:
@@ -108,11 +120,24 @@ def _outputs_with_bias(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]
             handle.remove()
 
 
+def _activation_within(module: nn.Module, name: str) -> nn.Module | None:
+    """Find the activation function inside a normalisation that goes on with one, as timm's do."""
+    if not isinstance(module, _BatchNorm) or type(module).__module__.startswith("torch."):
+        return None
+    activation = getattr(module, "act", None)
+    if not isinstance(activation, nn.Module):
+        raise ModelError(
+            f"CAM method 'fullgrad': layer {name!r} ({type(module).__name__}) does more than normalise, so that the "
+            "share of its bias is not known. Use a method of the target layer, such as 'gradcam'."
+        )
+    return activation
+
+
 def _bias(module: nn.Module) -> Tensor | None:
     """Give what a layer adds to each channel, ``(c,)``, or None."""
     if isinstance(module, nn.Conv2d):
         return None if module.bias is None else module.bias.detach()
-    if not isinstance(module, nn.BatchNorm2d) or module.running_mean is None or module.running_var is None:
+    if not isinstance(module, _BatchNorm) or module.running_mean is None or module.running_var is None:
         return None
     shift = -module.running_mean / torch.sqrt(module.running_var + module.eps)
     return (shift * module.weight + module.bias).detach() if module.affine else shift

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from lightning_camrobust.errors import ArgumentError
+from lightning_camrobust.masking import hidden_inputs
 from lightning_camrobust.members import resolve_member
 from lightning_camrobust.pooling import TIE_TOLERANCE
-from lightning_camrobust.randomness import ImageRandomness, image_keys
 from lightning_camrobust.types import Baseline, CAMMethod, Trace
 
 # What the authors' code adds to a sum before it divides by it.
@@ -144,14 +144,8 @@ class FusionCAM:
 
     def _hidden(self, trace: Trace) -> Tensor:
         """Return what lies behind a mask, in the model's input units, ``(b, c, H, W)``."""
-        if self.baseline == "zero":
-            return torch.zeros_like(trace.images)
-        member = resolve_member("baseline", self.baseline)
-        space = trace.pixel_space()
-        pixels = space.to_pixels(trace.images)
-        randomness = ImageRandomness(image_keys(pixels), self.seed, "fusioncam", 1)
-        filled = member(pixels, removed=torch.ones_like(pixels[:, :1], dtype=torch.bool), randomness=randomness)
-        return space.from_pixels(filled, pixels=pixels, inputs=trace.images)
+        everything = torch.ones_like(trace.images[:, :1], dtype=torch.bool)
+        return hidden_inputs(trace, self.baseline, removed=everything, seed=self.seed)
 
     def _gain(self, trace: Trace, maps: Tensor, hidden: Tensor, nothing: Tensor) -> Tensor:
         behind = hidden + maps[:, None] * (trace.images - hidden)

@@ -67,23 +67,24 @@ class OcclusionSensitivity:
         """
         if trace.images.dim() != 4:
             raise ArgumentError("CAM method 'occlusion' explains pictures only, not volumes. Use 'gradcam'.")
-        windows = self._windows(trace.images)  # (n, 1, H, W)
+        rows, columns = (self._intervals(size, trace.images.device) for size in trace.images.shape[2:])
+        coverage = rows.sum(dim=0)[:, None] * columns.sum(dim=0).double()
         before = explained_scores(trace.logits, trace.classes, score=self.score)
         per_run = max(1, self.chunk_size // max(1, len(trace.images)))
-        drops = torch.cat([before - self._scores(trace, some) for some in torch.split(windows, per_run)])  # (n, b)
-        shares = windows.double() / windows.sum(dim=0)
-        cells = interpolate(shares, trace.activation.shape[2:], mode="area")[:, 0]
-        return torch.einsum("nb,nhw->bhw", drops, cells).relu().to(trace.activation.dtype)
+        maps = torch.zeros_like(trace.activation[:, 0], dtype=torch.float64)
+        # Some windows at a time: all of a small stride would be large.
+        for some in torch.split(torch.arange(len(rows) * len(columns), device=rows.device), per_run):
+            places = rows[some // len(columns)][:, :, None] & columns[some % len(columns)][:, None, :]
+            windows = places[:, None]  # (n, 1, H, W)
+            drops = before - self._scores(trace, windows)  # (n, b)
+            cells = interpolate(windows / coverage, trace.activation.shape[2:], mode="area")[:, 0]
+            maps += torch.einsum("nb,nhw->bhw", drops, cells)
+        return maps.relu().to(trace.activation.dtype)
 
     def _scores(self, trace: Trace, windows: Tensor) -> Tensor:
         every = windows[:, None].expand(-1, len(trace.images), -1, -1, -1)  # (n, b, 1, H, W)
         hidden = [hidden_inputs(trace, self.baseline, removed=removed, seed=self.seed) for removed in every]
         return class_scores(trace, torch.where(every, torch.stack(hidden), trace.images), score=self.score)
-
-    def _windows(self, images: Tensor) -> Tensor:
-        """List the windows, row by row, as masks ``(n, 1, H, W)`` bool."""
-        rows, columns = (self._intervals(size, images.device) for size in images.shape[2:])
-        return (rows[:, None, :, None] & columns[None, :, None, :]).flatten(0, 1)[:, None]
 
     def _intervals(self, size: int, device: torch.device) -> Tensor:
         """List the window's places along a side, ``(n, size)`` bool."""

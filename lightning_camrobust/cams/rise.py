@@ -127,9 +127,9 @@ def _draw(masks: int, cells: int, keep: float, seed: int) -> tuple[Tensor, Tenso
     """Draw grids ``(n, s, s)`` of zeros and ones, and shifts ``(n, 2)`` in [0, 1) of a cell's size."""
     # Kept longer than the inference mode it may be called in.
     with torch.inference_mode(False):
-        generator = torch.Generator().manual_seed(seed)
-        grids = (torch.rand(masks, cells, cells, generator=generator) < keep).float()
-        return grids, torch.rand(masks, 2, generator=generator)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        grids = (torch.rand(masks, cells, cells, generator=generator, device="cpu") < keep).float()
+        return grids, torch.rand(masks, 2, generator=generator, device="cpu")
 
 
 EXAMPLES = (RISE(), RISE(masks=60, cells=4, baseline="grey", score="logit", coverage="expected"))

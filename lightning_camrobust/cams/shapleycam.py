@@ -14,6 +14,10 @@ from lightning_camrobust.types import Trace
 _SCORES = ("logit", "rest")
 
 
+# Half precision loses small gradients; a power of two leaves no other mark.
+_SCALE = 1024.0
+
+
 @dataclass(frozen=True)
 class ShapleyCAM:
     """Channels weighted by gradient and curvature: ``w_k = mean(g - H A / 2)``, map ``ReLU(sum_k w_k A_k)``.
@@ -61,15 +65,17 @@ class ShapleyCAM:
     def _derivatives(self, trace: Trace) -> tuple[Tensor, Tensor]:
         """Compute the gradient and the Hessian-vector product with the activation, as maps ``(b, c, h, w)``."""
         with torch.enable_grad(), _twice_differentiable_attention():
-            leaf, logits = _forward(trace)
+            with torch.autocast(*trace.autocast):
+                leaf, logits = _forward(trace)
             explained = trace.classes[:, None]
             score = logits.gather(1, explained)
             if self.score == "rest":
                 score = score + logits.log_softmax(dim=1).gather(1, explained)
             # Images do not sway each other, so the sum over the batch has the derivatives of each.
-            (gradient,) = torch.autograd.grad(score.sum(), leaf, create_graph=True)
+            (gradient,) = torch.autograd.grad(score.sum() * _SCALE, leaf, create_graph=True)
             bend = _bend(gradient, leaf, trace)
-        maps = (trace.layout.to_map(each.detach()).to(trace.activation.dtype) for each in (gradient, bend))
+        wide = (each.detach().to(trace.activation.dtype) / _SCALE for each in (gradient, bend))
+        maps = (trace.layout.to_map(each) for each in wide)
         return next(maps), next(maps)
 
 

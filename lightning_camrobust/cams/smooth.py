@@ -1,5 +1,6 @@
 """Any CAM method, averaged over changed copies of the image."""
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,19 +69,27 @@ class SmoothCAM:
         method = resolve_member("cams", self.method)
         total, count = torch.zeros_like(trace.activation[:, 0]), 0
         for inputs, flipped in _augmented(trace.images) if self.augment == "tta" else self._noisy(trace.images):
-            maps = method(trace.again(inputs, trace.classes))
+            maps = method(_as_disturbed(trace.again(inputs, trace.classes), trace))
             total, count = total + (maps.flip(-1) if flipped else maps), count + 1
         return total / count
 
     def _noisy(self, images: Tensor) -> Iterator[tuple[Tensor, bool]]:
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator("cpu").manual_seed(self.seed)
         axes = tuple(range(1, images.dim()))
         # Measured in float32 at least, where the range of half precision would round the noise.
         wide = images if images.dtype == torch.float64 else images.float()
         scale = self.sigma * (wide.amax(dim=axes, keepdim=True) - wide.amin(dim=axes, keepdim=True))
         for _ in range(self.copies):
-            noise = torch.randn(images.shape[1:], generator=generator).to(wide)
+            noise = torch.randn(images.shape[1:], generator=generator, device="cpu").to(wide)
             yield (wide + scale * noise).to(images.dtype), False
+
+
+def _as_disturbed(copy: Trace, trace: Trace) -> Trace:
+    """Disturb a copy's gradient as the traced one was disturbed."""
+    if trace.clean_gradient is None:
+        return copy
+    gradient = copy.gradient + (trace.gradient - trace.clean_gradient)
+    return dataclasses.replace(copy, gradient=gradient, clean_gradient=copy.gradient)
 
 
 def _augmented(images: Tensor) -> Iterator[tuple[Tensor, bool]]:

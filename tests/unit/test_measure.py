@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lightning_camrobust import compute_cams, measure_stability
+from lightning_camrobust.cams.smooth import SmoothCAM
 from lightning_camrobust.errors import ArgumentError, UnknownNameError
 from lightning_camrobust.perturb.gradient_noise import GradientNoise
 from lightning_camrobust.perturb.lvat import LVAT
@@ -174,3 +175,11 @@ def test_a_similarity_that_is_undefined_is_counted(trained):
     (row,) = measure_stability(net, images, "gradcam", similarity=Undefined(), **HOW).table()
     assert (row["degenerate_count"], row["consistency"]) == (24, None)
     assert dataclasses.is_dataclass(measure_stability(net, images, "gradcam", **HOW))
+
+
+def test_gradient_noise_reaches_smoothed_maps_and_no_ablation(trained):
+    net, images = trained
+    methods = [SmoothCAM(method="layercam", sigma=0.0, copies=2), "layercam", "ablationcam"]
+    smooth, layercam, ablation = measure_stability(net, images, methods, GradientNoise(), **HOW).table()
+    assert smooth["consistency"] == pytest.approx(layercam["consistency"], abs=1e-9)
+    assert ablation["consistency"] == pytest.approx(1, abs=1e-9)

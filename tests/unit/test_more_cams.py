@@ -10,11 +10,13 @@ import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputReST, ClassifierOutputTarget
 from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from lightning_camrobust import compute_cams
 from lightning_camrobust.cams.eigengradcam import EigenGradCAM
 from lightning_camrobust.cams.finercam import FinerCAM
 from lightning_camrobust.cams.fullgrad import FullGrad, _full_gradients
+from lightning_camrobust.cams.fusioncam import FusionCAM
 from lightning_camrobust.cams.gradcam_elementwise import GradCAMElementWise
 from lightning_camrobust.cams.occlusion import OcclusionSensitivity
 from lightning_camrobust.cams.randomcam import RandomCAM
@@ -720,3 +722,90 @@ def test_bad_settings_are_refused(build, match):
 def test_unknown_baseline_is_refused():
     with pytest.raises(UnknownNameError, match="'blackk'"):
         RISE(masks=2, baseline="blackk")(pass_of(curved(), some_images().clamp(0, 1)))
+
+
+class NormAct(nn.BatchNorm2d):
+    """A normalisation that goes on with an activation, as in timm."""
+
+    def __init__(self, channels, act):
+        super().__init__(channels)
+        self.act = act
+
+    def forward(self, images):
+        return self.act(super().forward(images))
+
+
+def normalised_network(kind):
+    torch.manual_seed(6)
+    act = nn.ReLU(inplace=True)
+    norm = {"apart": lambda: nn.Sequential(nn.BatchNorm2d(5), act), "inside": lambda: NormAct(5, act)}.get(
+        kind, lambda: nn.Sequential(nn.SyncBatchNorm(5), act)
+    )()
+    net = nn.Sequential(nn.Conv2d(3, 5, 3), norm, nn.Conv2d(5, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            generator = torch.Generator().manual_seed(1)
+            module.running_mean.copy_(torch.rand(5, generator=generator) - 0.5)
+            module.bias.data.copy_(torch.rand(5, generator=generator) - 0.5)
+    return net.eval()
+
+
+@pytest.mark.parametrize("kind", ["inside", "synchronised"])
+def test_full_gradients_know_every_normalisation(kind):
+    images = torch.rand(2, 3, 8, 8)
+    plain, other = (normalised_network(each) for each in ("apart", kind))
+    torch.testing.assert_close(plain(images), other(images))
+    wanted, found = (compute_cams(each, images, "fullgrad", target_layer="0")["fullgrad"] for each in (plain, other))
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_fullgrad_refuses_a_normalisation_that_it_does_not_understand():
+    class Odd(nn.BatchNorm2d):
+        def forward(self, images):
+            return super().forward(images).sin()
+
+    net = nn.Sequential(nn.Conv2d(3, 5, 3), Odd(5), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    with pytest.raises(ModelError, match=r"layer '1' \(Odd\) does more than normalise"):
+        compute_cams(net, torch.rand(1, 3, 8, 8), "fullgrad")
+
+
+class Checkpointed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(7)
+        self.first, self.second = nn.Conv2d(3, 5, 3), nn.Conv2d(5, 4, 3)
+        self.again = False
+
+    def block(self, images):
+        return self.second(self.first(images).relu()).relu()
+
+    def forward(self, images):
+        features = checkpoint(self.block, images, use_reentrant=False) if self.again else self.block(images)
+        return features.mean(dim=(2, 3))
+
+
+def test_fullgrad_of_checkpointed_blocks():
+    net, images = Checkpointed().eval(), torch.rand(2, 3, 8, 8)
+    wanted = compute_cams(net, images, "fullgrad", target_layer="second")
+    net.again = True
+    torch.testing.assert_close(compute_cams(net, images, "fullgrad", target_layer="second"), wanted)
+
+
+@pytest.mark.parametrize("method", ["fullgrad", "shapleycam", "smooth", "finercam", "rise", "occlusion", "scorecam"])
+def test_images_of_half_precision_under_autocast(method):
+    net, images = normalised_network("apart"), torch.rand(2, 3, 8, 8)
+    (wide,) = compute_cams(net, images, method).values()
+    with torch.autocast("cpu", torch.bfloat16):
+        (half,) = compute_cams(net, images.bfloat16(), method).values()
+    assert half.dtype == torch.float32
+    assert half.isfinite().all()
+    assert float(torch.corrcoef(torch.stack([wide.flatten(), half.flatten()]))[0, 1]) > 0.9
+
+
+def test_fusion_with_a_random_baseline_is_steady_between_near_images():
+    net, images = VGGLike().eval(), torch.rand(1, 3, 32, 32)
+    near = images.clone()
+    near[0, 0, 0, 0] += 0.02
+    method = FusionCAM(baseline="uniform_noise")
+    first, second = (compute_cams(net, each, method, mean=0.0, std=1.0)["fusioncam"] for each in (images, near))
+    assert float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1]) > 0.99

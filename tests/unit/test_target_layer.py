@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 from lightning_camrobust import compute_cams
-from lightning_camrobust.errors import NoSpatialLayerError
+from lightning_camrobust.errors import ModelError, NoSpatialLayerError
 from lightning_camrobust.layers import layer_name
 from lightning_camrobust.target_layer import find_target_layer, find_target_layers
 from lightning_camrobust.trace import trace
@@ -189,3 +189,88 @@ def test_a_network_without_cells_is_refused():
     net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 3))
     with pytest.raises(NoSpatialLayerError, match="or with patch tokens"):
         find_target_layer(net, torch.rand(1, 3, 32, 32))
+
+
+class PooledByChannel(nn.Module):
+    """As in the first Swin: tokens are transposed and pooled by a module, whose 64 channels look like 8 x 8 cells."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.norm = nn.Conv2d(3, 64, 8, stride=8), nn.LayerNorm(64)
+        self.pool, self.head = nn.AdaptiveAvgPool1d(1), nn.Linear(64, 5)
+
+    def forward(self, images):
+        tokens = self.norm(self.embed(images).flatten(2).transpose(1, 2))
+        return self.head(self.pool(tokens.transpose(1, 2)).flatten(1))
+
+
+def test_pooled_channels_are_no_tokens():
+    assert names(PooledByChannel()) == ["norm"]
+
+
+class Gated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.gate, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 1, 1), nn.Linear(6, 3)
+
+    def forward(self, images):
+        features = self.conv(images)
+        return self.head((features * self.gate(features).sigmoid()).mean(dim=(2, 3)))
+
+
+def test_a_gate_of_one_channel_is_passed_over():
+    assert names(Gated()) == ["conv"]
+
+
+class SharedBackbone(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.eye, self.head = nn.Conv2d(3, 4, 3), nn.Linear(8, 3)
+
+    def forward(self, images):
+        seen = [self.eye(each).tanh().mean(dim=(2, 3)) for each in (images, images.flip(3))]
+        return self.head(torch.cat(seen, dim=1))
+
+
+def test_a_backbone_that_runs_twice_is_one_layer():
+    assert names(SharedBackbone()) == ["eye"]
+
+
+def test_patches_need_not_fill_the_image():
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.embed, self.norm, self.head = nn.Conv2d(3, 8, 16, stride=16), nn.LayerNorm(8), nn.Linear(8, 5)
+
+        def forward(self, images):
+            return self.head(self.norm(self.embed(images).flatten(2).transpose(1, 2)).mean(dim=1))
+
+    assert names(Cut(), 3, 64, 90) == ["norm"]
+    (maps,) = compute_cams(Cut().eval(), torch.rand(2, 3, 64, 90)).values()
+    assert maps.shape == (2, 4, 5)
+
+
+def test_a_layer_with_rows_for_windows_is_refused():
+    class Tiles(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+        def forward(self, images):
+            tiles = torch.cat([images[..., :16], images[..., 16:]])
+            return self.head(self.conv(tiles).mean(dim=(2, 3)).unflatten(0, (2, -1)).mean(dim=0))
+
+    with pytest.raises(ModelError, match="gives out 4 rows for 2 images"):
+        compute_cams(Tiles().eval(), torch.rand(2, 3, 32, 32), target_layer="conv")
+
+
+def test_classes_predicted_in_inference_mode_are_explained():
+    net, images = Gated().eval(), torch.rand(2, 3, 16, 16)
+    with torch.inference_mode():
+        classes = net(images).argmax(dim=1)
+    given, found = (compute_cams(net, images, classes=each)["gradcam"] for each in (classes, None))
+    assert torch.equal(given, found)
