@@ -36,7 +36,8 @@ class AttentionRollout:
         gradient: Weigh attention by its gradient: ``R <- R + fuse(ReLU(dY/dA * A)) R`` for each layer, starting at the
             identity.
         query: Whose row of the rollout is shown. ``"class"``: the first token's. ``"mean"``: the mean over the patches.
-            ``"auto"``: the first token's if there are tokens in front that belong to no patch, else the mean.
+            ``"auto"``: the first token's if there are tokens in front that belong to no patch, else the mean. Where
+            those are registers only, and the head averages patches, say ``"mean"``.
 
     Raises:
         ArgumentError: If a setting is impossible.

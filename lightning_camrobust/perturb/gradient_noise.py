@@ -17,7 +17,8 @@ class GradientNoise:
 
     ``G + level * std(G) * N(0, 1)``, the standard deviation taken over all channels and cells of one image, so that a
     level means the same for networks whose gradients differ by orders of magnitude. The image and the activation stay
-    as they are. Maps that use no gradient do not change; those that pool it change less the more cells there are.
+    as they are. Maps that use no gradient do not change, nor do those that use gradients of other
+    places (``fullgrad``, ``attention_rollout``); those that pool it change less the more cells there are.
 
     Attributes:
         levels: Own values for severity 1..5 instead of 0.1, 0.25, 0.5, 1, 2, relative to each image's own gradient.
