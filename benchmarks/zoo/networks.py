@@ -69,10 +69,16 @@ def build(entry: Entry, *, seed: int = 0) -> tuple[nn.Module, int]:
 
 
 def _wake(network: nn.Module) -> None:
-    """Draw linear layers that begin at zero, as heads often do: they predict the same whatever the image shows."""
+    """Undo zeros that a network begins with: behind them it is the same whatever the image shows."""
     for module in network.modules():
-        if isinstance(module, nn.Linear) and not bool(module.weight.any()):
-            nn.init.normal_(module.weight, std=0.02)
+        weight = getattr(module, "weight", None)
+        if not isinstance(weight, nn.Parameter) or bool(weight.any()):
+            continue
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(weight, std=0.02)
+        elif weight.dim() == 1:
+            # The gain of a normalisation at the end of a branch.
+            nn.init.ones_(weight)
 
 
 def _smallest(family: str) -> str:

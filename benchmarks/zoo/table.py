@@ -9,7 +9,8 @@ weights and ran through `trainer.validate` on two of scikit-image's photographs 
 noises at three severities, Grad-CAM on the layer that was found. The score of a random network means nothing; that
 there is one, and on which layer, is what this page is about.
 
-Linear layers that begin at zero were drawn, since a head of zeros predicts the same whatever the image shows. In a
+Zeros that a network begins with were undone, since behind them everything is the same whatever the image shows: linear
+layers were drawn (torchvision's transformers have a head of zeros), gains of normalisations set to one. In a
 random transformer that reads its class token, it is a coin toss whether all cells speak against the class, so that
 Grad-CAM's ReLU leaves nothing of any map; then another seed was tried. The seed is in the table.
 
