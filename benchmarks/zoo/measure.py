@@ -55,27 +55,16 @@ def measure(entry: Entry) -> dict[str, Any]:
     row: dict[str, Any] = {"key": entry.key, "library": entry.library, "family": entry.family, "network": entry.network}
     start = time.perf_counter()
     try:
-        for attempt in range(_SEEDS + 1):
-            # Untrained statistics of batch norm let the signal of some networks fade until nothing depends on place.
-            calibrated = attempt == _SEEDS
-            network, side = build(entry, seed=attempt % _SEEDS)
-            if calibrated:
-                _calibrate(network, photographs(side))
-            row |= {"parameters": sum(each.numel() for each in network.parameters()), "side": side}
-            row |= {"seed": attempt % _SEEDS, "calibrated": calibrated, **_validate(network, side)}
+        for seed in range(_SEEDS):
+            network, side = build(entry, seed=seed)
+            row |= {"parameters": sum(each.numel() for each in network.parameters()), "side": side, "seed": seed}
+            row |= _validate(network, side)
             if row["score"] is not None:
                 break
     except Exception as error:
         # The point of the sweep is to see what goes wrong, whatever it is.
         row |= {"score": None, "error": f"{type(error).__name__}: {error}"}
     return {**row, "seconds": round(time.perf_counter() - start, 1)}
-
-
-def _calibrate(network: nn.Module, images: Tensor) -> None:
-    """Let batch norm measure its statistics on the photographs."""
-    with torch.no_grad():
-        for _ in range(20):
-            network.train()(images)
 
 
 def _validate(network: nn.Module, side: int) -> dict[str, Any]:

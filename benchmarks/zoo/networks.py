@@ -71,14 +71,15 @@ def build(entry: Entry, *, seed: int = 0) -> tuple[nn.Module, int]:
 def _wake(network: nn.Module) -> None:
     """Undo zeros that a network begins with: behind them it is the same whatever the image shows."""
     for module in network.modules():
-        weight = getattr(module, "weight", None)
-        if not isinstance(weight, nn.Parameter) or bool(weight.any()):
-            continue
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(weight, std=0.02)
-        elif weight.dim() == 1:
-            # The gain of a normalisation at the end of a branch.
-            nn.init.ones_(weight)
+        for name, parameter in module.named_parameters(recurse=False):
+            if bool(parameter.any()):
+                continue
+            if name == "weight" and parameter.dim() == 1:
+                # The gain of a normalisation at the end of a branch.
+                nn.init.ones_(parameter)
+            elif parameter.dim() > 1:
+                # A linear layer, or a table of relative positions, without which attention is even everywhere.
+                nn.init.normal_(parameter, std=0.02 if name == "weight" else 1.0)
 
 
 def _smallest(family: str) -> str:

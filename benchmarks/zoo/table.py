@@ -10,11 +10,9 @@ noises at three severities, Grad-CAM on the layer that was found. The score of a
 there is one, and on which layer, is what this page is about.
 
 Zeros that a network begins with were undone, since behind them everything is the same whatever the image shows: linear
-layers were drawn (torchvision's transformers have a head of zeros), gains of normalisations set to one. In a
-random transformer that reads its class token, it is a coin toss whether all cells speak against the class, so that
-Grad-CAM's ReLU leaves nothing of any map; then another seed was tried. The seed is in the table. Where five seeds gave
-none, batch norm measured its statistics on the photographs (marked: BN): untrained ones let the signal fade until
-nothing depends on place.
+layers and tables of relative positions were drawn (torchvision's transformers have a head of zeros), gains of
+normalisations set to one. In a random transformer that reads its class token, it is a coin toss whether all cells speak against the class, so that
+Grad-CAM's ReLU leaves nothing of any map; then another seed was tried. The seed is in the table.
 
 Made by `python -m benchmarks.zoo --results zoo.jsonl --table docs/zoo.md`, which may be stopped and started again.
 """
@@ -44,4 +42,4 @@ def _line(row: dict[str, Any]) -> str:
     size = f"{row['parameters'] / 1e6:.1f} M" if "parameters" in row else ""
     layer = f"`{row['layer']}`" if row.get("layer") else ""
     name = row["network"] if row["network"] == row["family"] else f"{row['family']}: {row['network']}"
-    return f"| {name} | {size} | {layer} | {row.get('seed', '')}{' BN' if row.get('calibrated') else ''} | {shown} | {row.get('seconds', '')} |"
+    return f"| {name} | {size} | {layer} | {row.get('seed', '')} | {shown} | {row.get('seconds', '')} |"
