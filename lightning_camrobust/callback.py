@@ -92,8 +92,8 @@ class CAMRobustnessCallback(_Base):
         chunk_size: How many images go through the network at once.
         rbo_p: Patience of the rank-biased overlap, in (0, 1).
         ties: Its tie rule, ``"b"``, ``"a"``, ``"w"`` or ``"stable"``.
-        similarity: How maps are compared, a name such as ``"spearman"`` or an instance; None is the rank-biased overlap
-            with ``rbo_p`` and ``ties``.
+        similarity: How maps are compared, a name such as ``"spearman"`` or an instance; None, or ``"rbo"``, is the
+            rank-biased overlap with ``rbo_p`` and ``ties``.
         align_geometric: Whether the clean map is moved along where a geometric perturbation moves the object.
         severity_column: ``"imagenet"`` or ``"cifar"`` overrides the choice of severity values by image size.
         name: Part of the log keys; give each of several callbacks its own.
@@ -152,7 +152,7 @@ class CAMRobustnessCallback(_Base):
             perturbations,
             severities=severities,
             segmenter=segmenter,
-            similarity=RankBiasedOverlap(p=rbo_p, ties=ties) if similarity is None else similarity,
+            similarity=RankBiasedOverlap(p=rbo_p, ties=ties) if similarity in (None, "rbo") else similarity,
             severity_column=severity_column,
             seed=seed,
             target=target,

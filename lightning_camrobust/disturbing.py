@@ -39,6 +39,7 @@ class Disturber:
         space: How inputs relate to pixels.
         target_layer: The layer whose map an attack moves.
         classes: Predicted on the clean images, ``(b,)`` int64.
+        explained: The classes that are explained, if they are others.
 
     Example:
         >>> from lightning_camrobust.plan import make_plan
@@ -61,10 +62,12 @@ class Disturber:
         space: PixelSpace,
         target_layer: nn.Module,
         classes: Tensor,
+        explained: Tensor | None = None,
     ) -> None:
         self._model, self._images, self._keys = model, images, keys
         self._seed, self._space = seed, space
         self._layer, self._classes = target_layer, classes
+        self._explained = explained
         self._network: Network | None = None
 
     def copies(self, noises: Sequence[Noise]) -> Tensor:
@@ -77,7 +80,9 @@ class Disturber:
         if not noise.disturbs_trace:
             return None
         member = cast("TracePerturbation", noise.perturbation)
-        return lambda trace: member.disturb_trace(trace, severity=noise.severity, randomness=self._streams(noise))
+        # One stream for all target layers, so that each gets noise of its own.
+        randomness = self._streams(noise)
+        return lambda trace: member.disturb_trace(trace, severity=noise.severity, randomness=randomness)
 
     def flow(self, noise: Noise) -> Tensor:
         """Say how a geometric noise moves the picture, ``(b, H, W, 2)``."""
@@ -100,6 +105,11 @@ class Disturber:
     def _seen(self) -> Network:
         if self._network is None:
             self._network = network_in_pixels(
-                self._model, self._images, target_layer=self._layer, space=self._space, classes=self._classes
+                self._model,
+                self._images,
+                target_layer=self._layer,
+                space=self._space,
+                classes=self._classes,
+                explained=self._explained,
             )
         return self._network

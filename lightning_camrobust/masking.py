@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lightning_camrobust.errors import ArgumentError
 from lightning_camrobust.members import resolve_member
+from lightning_camrobust.precision import float32_by_default
 from lightning_camrobust.randomness import ImageRandomness
 from lightning_camrobust.types import Baseline, Trace
 
@@ -62,7 +63,8 @@ def hidden_inputs(trace: Trace, baseline: str | Baseline, *, removed: Tensor, se
     space = trace.pixel_space()
     pixels = space.to_pixels(trace.images)
     keys = torch.zeros(len(pixels), 2, dtype=torch.int32, device=pixels.device)
-    fill = member(pixels, removed=removed, randomness=ImageRandomness(keys, seed, "masking", 0))
+    with float32_by_default():
+        fill = member(pixels, removed=removed, randomness=ImageRandomness(keys, seed, "masking", 0))
     return space.from_pixels(fill, pixels=pixels, inputs=trace.images)
 
 

@@ -61,7 +61,8 @@ class Measurement:
         comparison = self.comparison
         if similarity is not None:
             values = self._similarity(similarity)
-            comparison = Comparison(values, comparison.same_class, comparison.rankable & ~values.isnan())
+            # Undefined as well where a map cannot be ranked, whatever the main similarity says.
+            comparison = Comparison(values, comparison.same_class, ~values.isnan())
         rows = pooled_rows(comparison, [(method, noise) for method, noise, _ in self.cells])
         return [
             {"method": method, "perturbation": noise, "geometric": noise in self.geometric, **row}
@@ -90,6 +91,8 @@ class Measurement:
             raise UnknownNameError(
                 f"Measurement: no method is called {method!r}. Nearest: {nearest_names(method, known)}."
             )
+        if how not in ("max", "mean"):
+            raise ArgumentError(f"Measurement.sensitivity: `how` must be 'max' or 'mean', got {how!r}.")
         change = 1 - self._similarity("relative_l2")[:, chosen]
         return change.amax(dim=1) if how == "max" else change.mean(dim=1)
 
@@ -144,7 +147,8 @@ def measure_stability(
         target: Which class is explained: None for the predicted one, a class, or a function of the logits.
         multilabel: Whether each logit decides for itself, at 0.
         seed: Of the noise.
-        chunk_size: How many images go through the network at once; the numbers do not depend on it.
+        chunk_size: How many images go through the network at once. Numbers do not depend on it, up to the last bits of
+            the network's own arithmetic; attacks of many steps can make more of those.
 
     Returns:
         The measurement, on the CPU.
@@ -161,8 +165,11 @@ def measure_stability(
         [('fog', False), ('fgsm', False)]
     """
     check_images(images)
-    if chunk_size < 1:
-        raise ArgumentError(f"measure_stability: `chunk_size` must be at least 1, got {chunk_size!r}.")
+    if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
+        raise ArgumentError(
+            f"measure_stability: `chunk_size` must be a whole number, and `chunk_size` must be at least 1, "
+            f"got {chunk_size!r}."
+        )
     plan = make_plan(
         methods,
         perturbations,

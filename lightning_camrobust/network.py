@@ -26,6 +26,7 @@ class Network:
         inputs: The clean images, ``(b, c, H, W)``, in the model's input units.
         pixels: The same in [0, 1], float32 or float64.
         classes: The class that attacks start from, ``(b,)`` int64: the one predicted on the clean image.
+        explained: The classes whose maps are looked at, ``(b,)`` int64: the same, unless another target was asked for.
         autocast: Device type, dtype and whether autocast was on when this was built; all passes run under it.
     """
 
@@ -35,11 +36,13 @@ class Network:
     inputs: Tensor
     pixels: Tensor
     classes: Tensor
+    explained: Tensor
     autocast: tuple[str, torch.dtype, bool]
 
     def of_images(self, rows: slice) -> "Network":
         """Return the network for some of the images only."""
-        return dataclasses.replace(self, inputs=self.inputs[rows], pixels=self.pixels[rows], classes=self.classes[rows])
+        parts = {name: getattr(self, name)[rows] for name in ("inputs", "pixels", "classes", "explained")}
+        return dataclasses.replace(self, **parts)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Classify disturbed copies of the images.
@@ -55,7 +58,10 @@ class Network:
             ModelError: If the output is not logits.
         """
         with _parameters_frozen(self.model), torch.autocast(*self.autocast):
-            return self._run(pixels)
+            if not (torch.is_grad_enabled() and pixels.requires_grad):
+                return self._run(pixels)
+            entering = pixels * 1
+            return _scaled_within(self._run(entering), entering)
 
     def maps(self, pixels: Tensor, classes: Tensor, *, relu: bool = True) -> Tensor:
         """Draw Grad-CAM maps of disturbed copies of the images.
@@ -120,7 +126,13 @@ class Network:
 
 
 def network_in_pixels(
-    model: nn.Module, inputs: Tensor, *, target_layer: nn.Module, space: PixelSpace, classes: Tensor
+    model: nn.Module,
+    inputs: Tensor,
+    *,
+    target_layer: nn.Module,
+    space: PixelSpace,
+    classes: Tensor,
+    explained: Tensor | None = None,
 ) -> Network:
     """Show a classifier to attacks.
 
@@ -131,6 +143,7 @@ def network_in_pixels(
         target_layer: The module to draw maps on.
         space: How inputs relate to pixels.
         classes: The class predicted on each clean image, ``(b,)`` int64.
+        explained: The class whose map is looked at, ``(b,)`` int64; None takes the predicted one.
 
     Returns:
         The network in pixel space. Its parameters get no gradients and count as constants in every graph.
@@ -156,7 +169,33 @@ def network_in_pixels(
     device = inputs.device.type
     autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
     inputs, classes = inputs.detach(), classes.to(inputs.device, torch.int64)
-    return Network(model, target_layer, space, inputs, space.to_pixels(inputs), classes, autocast)
+    explained = classes if explained is None else explained.to(inputs.device, torch.int64)
+    return Network(model, target_layer, space, inputs, space.to_pixels(inputs), classes, explained, autocast)
+
+
+def _scaled_within(logits: Tensor, entering: Tensor) -> Tensor:
+    """Let each image's gradient be of a fair size inside the network, and of its own size at the pixels.
+
+    A sure network has logits with gradients of 1e-9 and less, which a network in half precision would round to zero.
+    """
+    if not logits.requires_grad:
+        # Nothing gets back; whoever differentiates will say so.
+        return logits
+    size: list[Tensor] = []
+
+    def scale(gradient: Tensor) -> Tensor:
+        largest = gradient.abs().amax(dim=1)
+        size[:] = [torch.where(largest > 0, largest, 1) / HALF_PRECISION_SCALE]
+        return gradient / size[0][:, None]
+
+    logits = logits * 1
+    logits.register_hook(scale)  # type: ignore[no-untyped-call]
+
+    def back(gradient: Tensor) -> Tensor:
+        return gradient * size[0].to(gradient).view(-1, *[1] * (gradient.dim() - 1))
+
+    entering.register_hook(back)  # type: ignore[no-untyped-call]
+    return logits
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_camrobust.blocks import cache_blocks
-from lightning_camrobust.errors import ArgumentError
+from lightning_camrobust.errors import ArgumentError, NoSpatialLayerError
 from lightning_camrobust.images import check_images
 from lightning_camrobust.isolation import observe_only
 from lightning_camrobust.layers import resolve_target_layer
@@ -15,6 +15,7 @@ from lightning_camrobust.logits import as_logits
 from lightning_camrobust.members import member_family, resolve_member
 from lightning_camrobust.network import Network, network_in_pixels
 from lightning_camrobust.pixels import PixelSpace, make_pixel_space, recognise_pixel_space
+from lightning_camrobust.precision import float32_by_default
 from lightning_camrobust.randomness import ImageRandomness, image_keys
 from lightning_camrobust.severity import check_severity
 from lightning_camrobust.types import Perturbation, Randomness
@@ -86,11 +87,19 @@ def perturb_images(
             "Pass the classifier: perturb_images(images, ..., model=model)."
         )
     with observe_only(model):
-        layer = resolve_target_layer(model, target_layer, images)
+        layer = _layer_for_attacks(model, target_layer, images)
         with torch.no_grad():
             classes = as_logits(model(images), batch_size=len(images)).argmax(dim=1)
         network = network_in_pixels(model, images, target_layer=layer, space=space, classes=classes)
         return disturb(images, member, randomness=randomness, space=space, network=network)
+
+
+def _layer_for_attacks(model: nn.Module, target_layer: nn.Module | str | None, images: Tensor) -> nn.Module:
+    try:
+        return resolve_target_layer(model, target_layer, images)
+    except NoSpatialLayerError:
+        # Most attacks look at logits only; one that moves a map will say that the model's own output has no cells.
+        return model
 
 
 def needs_network(perturbation: Perturbation) -> bool:
@@ -122,7 +131,8 @@ def image_flow(images: Tensor, perturbation: Perturbation, *, randomness: ImageR
         torch.Size([2, 16, 16, 2])
     """
     moving = cast("GeometricPerturbation", perturbation)
-    return moving.flow(space.to_pixels(images), severity=randomness.severity, randomness=randomness)
+    with float32_by_default():
+        return moving.flow(space.to_pixels(images), severity=randomness.severity, randomness=randomness)
 
 
 def disturb(
@@ -162,6 +172,7 @@ def disturb(
             attack = cast("NetworkPerturbation", perturbation)
             disturbed = attack(pixels, severity=severity, randomness=drawn, network=network.of_images(block))
         else:
-            disturbed = perturbation(pixels, severity=severity, randomness=drawn)
+            with float32_by_default():
+                disturbed = perturbation(pixels, severity=severity, randomness=drawn)
         noisy[block] = space.from_pixels(disturbed, pixels=pixels, inputs=images[block])
     return noisy

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import SupportsIndex
 
 from torch import Tensor
 
@@ -128,6 +129,14 @@ def make_plan(
         >>> make_plan(severities=3).cells
         [('gradcam', 'gaussian_noise', 3)]
     """
+    if severity_column not in ("auto", "imagenet", "cifar"):
+        raise ArgumentError(f"`severity_column` must be 'auto', 'imagenet' or 'cifar', got {severity_column!r}.")
+    if isinstance(target, SupportsIndex):
+        target = int(target)
+    elif target is not None and not callable(target):
+        raise ArgumentError(
+            f"`target` must be None (the predicted class), a class number, or a function of the logits; got {target!r}."
+        )
     cams = resolve_methods(methods)
     given = [perturbations] if isinstance(perturbations, str) or callable(perturbations) else list(perturbations)
     levels = list(severities) if isinstance(severities, Iterable) else [severities]

@@ -111,6 +111,7 @@ def probe(
         space=space,
         target_layer=layers[-1],
         classes=clean.explained.decisions(multilabel=False),
+        explained=clean.explained.classes,
     )
     target = _target(plan, clean=clean.explained)
     comparisons, others, views = [], [], {}

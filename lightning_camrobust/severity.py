@@ -34,6 +34,11 @@ class SeverityTable(Generic[Level]):
     imagenet: tuple[Level, Level, Level, Level, Level]
     cifar: tuple[Level, Level, Level, Level, Level]
 
+    def __post_init__(self) -> None:
+        for values in (self.imagenet, self.cifar):
+            if not isinstance(values, (tuple, list)) or len(values) != 5:
+                raise ArgumentError(f"`levels` must hold five values, for severity 1 to 5, got {values!r}.")
+
     def value(self, severity: int, *, images: Tensor, column: Column = "auto") -> Level:
         """Look a value up.
 

@@ -17,7 +17,7 @@ STAGES = ("cams", "perturb", "segment", "compare", "baseline")
 
 # A module may import from lower levels only. A folder stands for all its files that are not named themselves.
 LEVELS = (
-    ("_version", "errors", "blocks", "budget"),
+    ("_version", "errors", "blocks", "budget", "precision"),
     ("layout", "pixels"),
     ("types",),
     (

@@ -11,8 +11,9 @@ there is one, and on which layer, is what this page is about.
 
 Zeros that a network begins with were undone, since behind them everything is the same whatever the image shows: linear
 layers and tables of relative positions were drawn (torchvision's transformers have a head of zeros), gains of
-normalisations set to one. In a random transformer that reads its class token, it is a coin toss whether all cells speak against the class, so that
-Grad-CAM's ReLU leaves nothing of any map; then another seed was tried. The seed is in the table.
+normalisations set to one. In a random transformer that reads its class token, it is a coin toss whether all cells speak
+against the class, so that Grad-CAM's ReLU leaves nothing of any map; then another seed was tried. The seed is in the
+table.
 
 Made by `python -m benchmarks.zoo --results zoo.jsonl --table docs/zoo.md`, which may be stopped and started again.
 """

@@ -128,8 +128,8 @@ def _draw(masks: int, cells: int, keep: float, seed: int) -> tuple[Tensor, Tenso
     # Kept longer than the inference mode it may be called in.
     with torch.inference_mode(False):
         generator = torch.Generator("cpu").manual_seed(seed)
-        grids = (torch.rand(masks, cells, cells, generator=generator, device="cpu") < keep).float()
-        return grids, torch.rand(masks, 2, generator=generator, device="cpu")
+        grids = (torch.rand(masks, cells, cells, generator=generator, device="cpu", dtype=torch.float32) < keep).float()
+        return grids, torch.rand(masks, 2, generator=generator, device="cpu", dtype=torch.float32)
 
 
 EXAMPLES = (RISE(), RISE(masks=60, cells=4, baseline="grey", score="logit", coverage="expected"))

@@ -80,7 +80,7 @@ class SmoothCAM:
         wide = images if images.dtype == torch.float64 else images.float()
         scale = self.sigma * (wide.amax(dim=axes, keepdim=True) - wide.amin(dim=axes, keepdim=True))
         for _ in range(self.copies):
-            noise = torch.randn(images.shape[1:], generator=generator, device="cpu").to(wide)
+            noise = torch.randn(images.shape[1:], generator=generator, device="cpu", dtype=torch.float32).to(wide)
             yield (wide + scale * noise).to(images.dtype), False
 
 

@@ -61,6 +61,8 @@ class TopKAttack:
         Returns:
             ``(b,)``; infinite where the attack failed at all radii.
         """
+        if not len(pixels):
+            return pixels.new_zeros(0)
         with torch.no_grad():
             top = top_cells(network.explain(pixels, classes)[0], k)
         problem = _Problem(network, pixels, classes, top, within)

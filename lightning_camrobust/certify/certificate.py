@@ -22,6 +22,9 @@ from lightning_camrobust.members import resolve_member
 from lightning_camrobust.pixels import PixelSpace, make_pixel_space, recognise_pixel_space
 from lightning_camrobust.trace import trace
 
+# Normalising and back costs some units in the last place.
+_PIXEL_TOLERANCE = 1e-6
+
 _METHODS: dict[str, Method] = {
     "smoothing": Smoothing(),
     "interval": IntervalBounds(),
@@ -65,7 +68,7 @@ def certify_topk(
         attack: Bounds only: an attack that gives an upper bound of the radius next to it.
         classes: ``(b,)`` int64; None for the predicted ones. Images whose prediction differs are not covered.
         mean: What was subtracted to normalise images, in pixel units, one value or one a channel.
-        std: What was divided by. Without both, the range is recognised from the images.
+        std: What was divided by. Without both, images must lie in [0, 1] or [0, 255].
 
     Returns:
         The certificate.
@@ -89,16 +92,41 @@ def certify_topk(
     if isinstance(chosen, Smoothing) and (within is not None or attack is not None):
         raise ArgumentError("`within` and `attack` belong to bounds; leave both None for method='smoothing'.")
     given = make_pixel_space(mean, std)
-    space = recognise_pixel_space(images) if given is None else given
+    space = _known_space(images) if given is None else given
+    space.to_pixels(images[:1])
+    _check_range(images, space)
     with observe_only(model), torch.autocast(images.device.type, enabled=False):
         inputs = images.detach().clone()
         with torch.no_grad():
-            logits = as_logits(model(inputs), batch_size=len(inputs))
+            logits = as_logits(model(inputs.clone()), batch_size=len(inputs))
         explained = explained_classes(classes, logits)
         asked = _Asked(inputs, space, explained, logits.argmax(dim=1) == explained, k, share)
         if isinstance(chosen, Smoothing):
             return _by_smoothing(model, asked, chosen)
         return _by_bounds(model, asked, chosen, within=within, attack=attack)
+
+
+def _known_space(images: Tensor) -> PixelSpace:
+    low, high = float(images.min()), float(images.max())
+    if low < 0 or (high > 1 and not 16 < high <= 255):
+        raise ArgumentError(
+            f"`mean` and `std` must be given for normalised images, got values {low:.3g}..{high:.3g}. A certificate "
+            "speaks of pixels in [0, 1], whose range cannot be estimated from a batch: pass the constants of Normalize."
+        )
+    return recognise_pixel_space(images)
+
+
+def _check_range(images: Tensor, space: PixelSpace) -> None:
+    # Written out, as `to_pixels` cuts off what lies outside. Float32 is exact enough to judge by on any device.
+    mean, std = (images.new_tensor(each, dtype=torch.float32).view(1, -1, 1, 1) for each in (space.mean, space.std))
+    pixels = images.float() * std + mean
+    low, high = float(pixels.min()), float(pixels.max())
+    allowed = max(_PIXEL_TOLERANCE, 4 * torch.finfo(images.dtype).eps)
+    if low < -allowed or high > 1 + allowed:
+        raise ArgumentError(
+            f"`images` must have pixels in [0, 1], got {low:.3g}..{high:.3g} with mean={space.mean} and "
+            f"std={space.std}. Likely causes: wrong `mean` and `std`, or images that were not normalised."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,9 +159,9 @@ def _by_bounds(
     attack: TopKAttack | None,
 ) -> Certificate:
     network = read_network(model, asked.inputs, space=asked.space)
-    pixels = asked.space.to_pixels(asked.inputs).to(network.weight)[asked.covered]
-    classes = asked.classes[asked.covered]
-    cells = network.count_cells(asked.space.to_pixels(asked.inputs[:1]).to(network.weight))
+    pixels = asked.space.to_pixels(asked.inputs.to(network.weight))
+    cells = network.count_cells(pixels[:1])
+    pixels, classes = pixels[asked.covered], asked.classes[asked.covered]
     k = top_count(asked.k, asked.share, cells)
     within = k if within is None else within
     if not isinstance(within, int) or not k <= within <= cells:
@@ -144,7 +172,7 @@ def _by_bounds(
 
 
 def _by_smoothing(model: nn.Module, asked: _Asked, method: Smoothing) -> Certificate:
-    layer = resolve_target_layer(model, method.target_layer, asked.inputs)
+    layer = resolve_target_layer(model, method.target_layer, asked.inputs.clone())
     member = resolve_member("cams", method.cam)
 
     def attribute(copies: Tensor, row: int) -> Tensor:

@@ -63,9 +63,9 @@ class LinearBounds:
         # An image that breaks the statement ends the search below it, at a thousandth of the price of a bound.
         broken = _QUICK_ATTACK.radius(network, pixels, classes, k=k, within=within).clamp(max=self.max_radius)
         start = IntervalBounds(self.max_radius).radius(network, pixels, classes, k=k, within=within)
-        found = []
+        found = [start[:0]]
         with torch.no_grad():
-            for one in torch.split(torch.arange(len(pixels), device=pixels.device), 1):
+            for one in torch.arange(len(pixels), device=pixels.device)[:, None]:
                 problem = IntervalCertifier(network, pixels[one], classes[one], k=k, within=within)
                 certified = partial(self.certifies, problem)
                 found.append(largest_radius(certified, start[one], broken[one], halvings=self.halvings))

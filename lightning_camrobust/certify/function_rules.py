@@ -42,6 +42,8 @@ def average_pool(
     count_include_pad: bool = True, divisor_override: int | None = None,
 ) -> Symbol:  # fmt: skip
     """Average pooling, global where one window covers the map."""
+    if divisor_override is not None and divisor_override <= 0:
+        refuse("average pooling is supported only with a divisor above 0")
     arguments = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
     whole = pair(kernel_size) == tuple(x.example.shape[2:]) and pair(padding) == (0, 0) and divisor_override is None
     return _pool(builder, x, lambda values: functional.avg_pool2d(values, *arguments), everywhere=whole)

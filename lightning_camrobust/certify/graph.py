@@ -1,5 +1,6 @@
 """Read a classifier's graph as a bounded network."""
 
+import operator
 from functools import partial
 from typing import Any, cast
 
@@ -8,17 +9,12 @@ from torch import Tensor, fx, nn
 
 from lightning_camrobust.certify.function_rules import FUNCTIONS
 from lightning_camrobust.certify.layer_rules import LAYERS
-from lightning_camrobust.certify.network_bounds import BoundedNetwork, Step
+from lightning_camrobust.certify.network_bounds import ROUNDING_UNITS, BoundedNetwork, Step, agrees
 from lightning_camrobust.certify.operations import Convolution, Operation
-from lightning_camrobust.certify.symbols import NotBoundedError, Rule, Symbol
+from lightning_camrobust.certify.symbols import NotBoundedError, Rule, Symbol, find_hidden_code, overwrites_a_used_value
 from lightning_camrobust.errors import ModelError
-from lightning_camrobust.logits import as_logits
 from lightning_camrobust.pixels import PixelSpace
 
-# Rounding a sum of many terms costs several units in the last place.
-_ROUNDING_UNITS = 16
-# Reading a network in another precision may change the logits by this share; a misread graph changes them by more.
-_AGREEMENT = 1e-3
 _INSTEAD = "Use method='smoothing', which takes any network."
 
 
@@ -29,10 +25,12 @@ class UnsupportedLayerError(ModelError):
 def read_network(model: nn.Module, images: Tensor, *, space: PixelSpace) -> BoundedNetwork:
     """Turn a network into bounded operations from pixels to the pooled map, and one linear head.
 
-    The graph is read by symbolic tracing, computed in float64 (float32 where the device knows no other) and checked:
-    its logits must be those of the network. Understood are Conv2d, BatchNorm2d (folded), ReLU, MaxPool2d, AvgPool2d,
-    AdaptiveAvgPool2d, sums of two maps, slices, zero padding, Dropout in eval mode, Flatten, Identity and Linear as the
-    head behind global average pooling, as modules or as functions.
+    The graph is read by symbolic tracing with the forward's defaults, computed in float64 (float32 where the device
+    knows no other) and checked image by image: its last map must be one that the network pools, and its logits must be
+    the network's. What tracing cannot see is refused: hooks, and writes in place into values used again. Understood are
+    Conv2d, BatchNorm2d (folded), ReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, sums of two maps, slices, zero padding,
+    Dropout in eval mode, Flatten, Identity and Linear as the head behind global average pooling, as modules or as
+    functions.
 
     Args:
         model: A classifier in eval mode.
@@ -53,18 +51,18 @@ def read_network(model: nn.Module, images: Tensor, *, space: PixelSpace) -> Boun
         torch.Size([5, 4, 6, 6])
     """
     dtype = torch.float32 if images.device.type == "mps" else torch.float64
-    pixels = space.to_pixels(images).to(dtype)
+    pixels = space.to_pixels(images.to(dtype))
+    hidden = find_hidden_code(model)
+    if hidden is not None:
+        raise UnsupportedLayerError(f"{hidden}. {_INSTEAD}")
     with torch.no_grad():
-        network = _Reader(model, pixels[:1], space, rounding=_ROUNDING_UNITS * torch.finfo(images.dtype).eps).read()
-        wanted = as_logits(model(images), batch_size=len(images)).to(dtype)
-        _, found = network.explain(pixels, torch.zeros(len(images), dtype=torch.int64, device=images.device))
-    tolerance = max(_AGREEMENT, _ROUNDING_UNITS * torch.finfo(images.dtype).eps) * float(wanted.abs().max())
-    if found.shape != wanted.shape or not float((found - wanted).abs().max()) <= tolerance:
-        raise ModelError(
-            f"{type(model).__name__}: the graph read for bounds gives other logits than the network. Likely causes: "
-            "an in-place operation whose input is used again, a hook that changes outputs, pixels outside [0, 1], or "
-            f"wrong `mean` and `std`. {_INSTEAD}"
-        )
+        network = _Reader(model, pixels[:1], space, rounding=ROUNDING_UNITS * torch.finfo(images.dtype).eps).read()
+        if not agrees(model, network, images, pixels):
+            raise ModelError(
+                f"{type(model).__name__}: the graph read for bounds gives another map or other logits than the "
+                "network. Likely causes: code that tracing does not see, pixels outside [0, 1], or wrong `mean` and "
+                f"`std`. {_INSTEAD}"
+            )
     return network
 
 
@@ -77,7 +75,6 @@ class _Reader:
         self._node = next(iter(self._graph.nodes))
         self._steps: list[Step] = []
         self._makers: list[fx.Node] = []
-        self._head: tuple[Tensor, Tensor] | None = None
         self._inputs = iter([self._scale_pixels(pixels, space)])
 
     def read(self) -> BoundedNetwork:
@@ -87,6 +84,7 @@ class _Reader:
             args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
             if node.op == "output":
                 return self._finish(args[0])
+            self._refuse_hidden_writes(values)
             symbolic = any(isinstance(values[each], Symbol) for each in node.all_input_nodes)
             values[node] = self._rule(node, symbolic=symbolic)(*args, **kwargs)
         raise self._unsupported("the forward returns nothing")
@@ -104,8 +102,12 @@ class _Reader:
         self._steps[symbol.number - 1] = Step(step.operation.scaled(scale, shift), step.inputs)
         return Symbol(symbol.number, symbol.example * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1))
 
-    def set_head(self, weight: Tensor, bias: Tensor) -> None:
-        self._head = weight, bias
+    def _refuse_hidden_writes(self, values: dict[fx.Node, Any]) -> None:
+        node = self._node
+        layer = self._layer() if node.op == "call_module" else None
+        inputs = node.all_input_nodes
+        if inputs and isinstance(values[inputs[0]], Symbol) and overwrites_a_used_value(node, layer):
+            raise self._unsupported("it writes in place into a value that is used again")
 
     def _scale_pixels(self, pixels: Tensor, space: PixelSpace) -> Symbol:
         if set(space.mean) == {0.0} and set(space.std) == {1.0}:
@@ -141,16 +143,16 @@ class _Reader:
 
         return apply
 
-    def _next_input(self, *default: Any) -> Any:
-        return next(self._inputs, *default)
+    def _next_input(self, *_: Any) -> Any:
+        return next(self._inputs)
 
     def _finish(self, output: Any) -> BoundedNetwork:
-        if not isinstance(output, Symbol) or output.stage != "logits" or self._head is None:
+        if not isinstance(output, Symbol) or output.head is None:
             raise UnsupportedLayerError(
                 f"{type(self._model).__name__} must return the output of one linear layer behind global average "
                 f"pooling to be bounded. {_INSTEAD}"
             )
-        weight, bias = self._head
+        weight, bias = output.head
         if len(weight) == 1:
             weight, bias = torch.cat([-weight, weight]), torch.cat([-bias, bias])
         # What comes behind the pooled map, such as a branch that ends blind, is left out.
@@ -170,10 +172,23 @@ class _Reader:
         return f"Function {name!r}, called in " + (f"layer {caller!r}," if caller else "the model's own forward,")
 
 
+class _Proxy(fx.Proxy):
+    # Without it Python takes `a += b` for `a = a + b`, and that it writes into `a` is lost.
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+
 class _Tracer(fx.Tracer):
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         # A user's subclass of a known layer is one layer too, not the functions it is made of.
         return isinstance(m, tuple(LAYERS)) or super().is_leaf_module(m, module_qualified_name)
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        # The network is called with images alone: other arguments have their defaults, not symbols for them.
+        return root_fn, [self.root, self.create_proxy("placeholder", "images", (), {})]
 
 
 def _kind(layer: nn.Module) -> type[nn.Module]:
@@ -184,7 +199,9 @@ def _kind(layer: nn.Module) -> type[nn.Module]:
 
 def _graph_of(model: nn.Module) -> fx.Graph:
     try:
-        return _Tracer().trace(model)
+        graph = _Tracer().trace(model)
+        graph.owning_module = model  # type: ignore[assignment]
+        return graph
     except Exception as error:
         raise UnsupportedLayerError(
             f"{type(model).__name__} cannot be bounded: torch.fx could not read its graph ({error}). {_INSTEAD}"

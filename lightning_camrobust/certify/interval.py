@@ -54,8 +54,9 @@ class IntervalCertifier:
     def __init__(self, network: BoundedNetwork, pixels: Tensor, classes: Tensor, *, k: int, within: int) -> None:
         """Explain the undisturbed images; arguments as in :meth:`IntervalBounds.radius`."""
         cams, _ = network.explain(pixels, classes)
+        slack = network.slack(pixels, classes)
         self.network, self.pixels, self.classes = network, pixels, classes
-        self.top, self.slack, self.rivals_allowed = top_cells(cams, k), network.slack(cams), within - k
+        self.top, self.slack, self.rivals_allowed = top_cells(cams, k), slack, within - k
 
     def __call__(self, radii: Tensor) -> Tensor:
         """Bound and compare."""

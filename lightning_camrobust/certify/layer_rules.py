@@ -56,8 +56,7 @@ def linear(builder: Builder, layer: nn.Linear, x: Symbol) -> Symbol:
         refuse("a linear layer is supported only directly behind global average pooling (and flattening)")
     weight = layer.weight.detach().to(x.example)
     bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().to(weight)
-    builder.set_head(weight, bias)
-    return Symbol(x.number, functional.linear(x.example, weight, bias), "logits")
+    return Symbol(x.number, functional.linear(x.example, weight, bias), "logits", (weight, bias))
 
 
 def flatten_layer(builder: Builder, layer: nn.Flatten, x: Symbol) -> Symbol:

@@ -73,18 +73,37 @@ class CertifiedTopK(Metric):
         Raises:
             ArgumentError: If it states something else than those before it.
         """
+        self._statement = self._same_statement(certificate)
+        covered = certificate.covered
+        self.radius_sum = self.radius_sum + certificate.radius[covered].sum()
+        self.certified_sum = self.certified_sum + certificate.overlap_at(self.at_radius)[covered].sum()
+        self.covered_count = self.covered_count + covered.sum()
+        self.left_out_count = self.left_out_count + (~covered).sum()
+
+    def forward(self, certificate: Certificate) -> Any:
+        """Add the certificate of a batch, and return the values of this batch alone.
+
+        Args:
+            certificate: As for :meth:`update`.
+
+        Returns:
+            What :meth:`compute` would return for it.
+
+        Raises:
+            ArgumentError: If it states something else than those before it.
+        """
+        # Before torchmetrics sets all states aside, and with them what those before stated.
+        self._same_statement(certificate)
+        return super().forward(certificate)
+
+    def _same_statement(self, certificate: Certificate) -> tuple[Any, ...]:
         statement = (certificate.method, certificate.k, certificate.within)
         if self._statement not in (None, statement):
             raise ArgumentError(
                 f"`certificate` must state the same as those before it (method, k, within) = {self._statement}; "
                 f"got {statement}. Use one metric for each statement."
             )
-        self._statement = statement
-        covered = certificate.covered
-        self.radius_sum = self.radius_sum + certificate.radius[covered].sum()
-        self.certified_sum = self.certified_sum + certificate.overlap_at(self.at_radius)[covered].sum()
-        self.covered_count = self.covered_count + covered.sum()
-        self.left_out_count = self.left_out_count + (~covered).sum()
+        return statement
 
     def compute(self) -> dict[str, Tensor]:
         """Return means and counts, scalars in float64."""

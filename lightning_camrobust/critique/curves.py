@@ -100,7 +100,7 @@ def removal_curves(
     lerf = removal_curve(classify, pixels, maps, classes, order="lerf", settings=settings)
     insertion = removal_curve(classify, pixels, maps, classes, order="insertion", settings=settings)
     area = int(pixels.shape[2] * pixels.shape[3])
-    return RemovalCurves(removal_counts(area, settings.steps).to(pixels.device) / area, morf, lerf, insertion)
+    return RemovalCurves(removal_counts(area, settings.steps).double().to(pixels.device) / area, morf, lerf, insertion)
 
 
 def removal_curve(
@@ -114,9 +114,10 @@ def removal_curve(
 ) -> Tensor:
     """Measure one curve.
 
-    Maps smaller than the image are upsampled bilinearly (``align_corners=False``). Values closer than a millionth of
-    the map's largest are ties, and ties go row by row from the top left in every order, so that a flat map has the same
-    MoRF and LeRF curve. The baseline is asked anew at each step, since its fill may depend on what is left.
+    Maps smaller than the image are upsampled bilinearly (``align_corners=False``). Values are rounded to whole
+    millionths of the map's largest; equal ones are ties, and ties go row by row from the top left in every order, so
+    that a flat map has the same MoRF and LeRF curve. The baseline is asked anew at each step, since its fill may depend
+    on what is left.
 
     Args:
         classify: Takes pixels ``(n, c, H, W)`` in [0, 1] to probabilities or logits ``(n, k)``; called without a graph.
@@ -165,6 +166,11 @@ def _scores(classify: Classify, pixels: Tensor, classes: Tensor) -> Tensor:
     if output.dim() != 2 or len(output) != len(pixels):
         raise ArgumentError(
             f"`classify` must return probabilities or logits ({len(pixels)}, k), got shape {tuple(output.shape)}."
+        )
+    if int(classes.min()) < 0 or int(classes.max()) >= output.shape[1]:
+        raise ArgumentError(
+            f"`classes` must lie in 0..{output.shape[1] - 1}, as `classify` returns {output.shape[1]} columns; "
+            f"got {int(classes.min())}..{int(classes.max())}."
         )
     return output.detach().double().gather(1, classes.long()[:, None])[:, 0]
 

@@ -50,6 +50,11 @@ def measure_neutrality(
     with torch.no_grad():
         probabilities = torch.cat([classify(each).double() for each in torch.split(pictures, chunk_size)])
     _check_probabilities(probabilities, count=len(pictures))
+    if int(classes.min()) < 0 or int(classes.max()) >= probabilities.shape[1]:
+        raise ArgumentError(
+            f"`classes` must lie in 0..{probabilities.shape[1] - 1}, as `classify` returns {probabilities.shape[1]} "
+            f"columns; got {int(classes.min())}..{int(classes.max())}."
+        )
     # x log x is 0 at 0. Rounding must not make a divergence negative.
     divergence = torch.xlogy(probabilities, probabilities).sum(dim=1) + math.log(probabilities.shape[1])
     return Neutrality(
@@ -62,8 +67,8 @@ def measure_neutrality(
 def _check_probabilities(probabilities: Tensor, *, count: int) -> None:
     if probabilities.dim() != 2 or len(probabilities) != count:
         raise ArgumentError(f"`classify` must return probabilities ({count}, k), got {tuple(probabilities.shape)}.")
-    # Half precision sums to 1 within a few thousandths.
-    if float(probabilities.min()) < 0 or float((probabilities.sum(dim=1) - 1).abs().max()) > 1e-2:
+    # Half precision sums to 1 within a few thousandths. Written so that NaN fails.
+    if not (float(probabilities.min()) >= 0 and float((probabilities.sum(dim=1) - 1).abs().max()) <= 1e-2):
         raise ArgumentError(
             "`classify` must return probabilities that sum to 1; these do not. Apply softmax to logits."
         )

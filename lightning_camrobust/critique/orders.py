@@ -10,8 +10,8 @@ from lightning_camrobust.pooling import snap_ties
 def removal_ranks(maps: Tensor, *, size: tuple[int, int], descending: bool) -> Tensor:
     """Number the pixels of each image in the order in which they go.
 
-    Small maps are upsampled bilinearly (``align_corners=False``). Values closer than a millionth of the map's largest
-    are ties, and ties go row by row from the top left in either direction.
+    Small maps are upsampled bilinearly (``align_corners=False``). Values are rounded to whole millionths of the
+    map's largest; equal ones are ties, and ties go row by row from the top left in either direction.
 
     Args:
         maps: Importance ``(b, h, w)``, any scale.

@@ -13,6 +13,10 @@ from lightning_camrobust.errors import ArgumentError
 STABLE_TAU = 0.8
 
 
+# Scores closer than this, relative to the largest, are equal but for rounding.
+_DUST = 1e-12
+
+
 @dataclass(frozen=True)
 class RankingTable:
     """Scores of several methods, measured in several ways.
@@ -56,12 +60,13 @@ class RankingTable:
     @property
     def tau(self) -> Tensor:
         """Kendall's tau-b of the methods between two variants, ``(metric, variant, variant)``; NaN if all are equal."""
-        columns = self.scores.cpu().numpy()
+        columns = torch.stack([_ranks(each) for each in self.scores.cpu().mT.flatten(0, 1)])
+        ranks = columns.view(len(self.metrics), len(self.variants), len(self.methods)).numpy()
         count = len(self.variants)
         taus = torch.ones(len(self.metrics), count, count, dtype=torch.float64)
         for metric in range(len(self.metrics)):
             for first, second in combinations(range(count), 2):
-                value = stats.kendalltau(columns[metric, :, first], columns[metric, :, second]).statistic
+                value = stats.kendalltau(ranks[metric, first], ranks[metric, second]).statistic
                 taus[metric, first, second] = taus[metric, second, first] = float(value)
         return taus
 
@@ -98,3 +103,13 @@ class RankingTable:
         names = f"{self.variants[least[0]]} and {self.variants[least[1]]}"
         claim = "ranking stable" if self.stable_metrics[self.metrics[index]] else "ranking unstable"
         return f"{claim}: least Kendall tau {float(tau[least]):.2f}, between {names}"
+
+
+def _ranks(scores: Tensor) -> Tensor:
+    """Rank scores ``(method,)``; a score that is only dust above the one below it shares its rank."""
+    if not bool(scores.isfinite().all()):
+        return scores
+    ordered, order = scores.sort()
+    rises = ordered.diff() > _DUST * scores.abs().amax()
+    ranks = torch.cat([rises.new_zeros(1), rises]).cumsum(0).to(scores.dtype)
+    return torch.empty_like(scores).scatter_(0, order, ranks)

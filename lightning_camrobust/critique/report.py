@@ -91,7 +91,8 @@ def report_baselines(
         classify: Takes pixels ``(n, c, H, W)`` in [0, 1] to probabilities ``(n, k)``.
         pixels: ``(b, c, H, W)`` in [0, 1].
         maps: The maps ``(b, h, w)`` of each method, by its name; two methods or more. Controls from
-            :mod:`~lightning_camrobust.critique.controls` may stand among them.
+            :mod:`~lightning_camrobust.critique.controls` may stand among them. An image of which one method's map is
+            not finite is left out for all methods.
         classes: The explained class of each image, ``(b,)`` integers.
         baselines: Names or instances, two or more.
         step_counts: Numbers of steps; the first one is used for all baselines.
@@ -122,6 +123,8 @@ def report_baselines(
             f"`seeds`, or more; got {len(maps)}, {len(baselines)}, {len(step_counts)} and {len(seeds)}."
         )
     members: list[Baseline] = [resolve_member("baseline", each) for each in baselines]
+    for each in members:
+        _check_hashable(each)
     first = RemovalSettings(members[0], step_counts[0], seeds[0], chunk_size)
     by_baseline = {
         name: replace(first, baseline=each) for name, each in zip(label_members(members), members, strict=True)
@@ -133,6 +136,16 @@ def report_baselines(
         by_seed=study.optional_table({str(seed): replace(first, seed=seed) for seed in seeds}),
         facts=tuple(study.facts(name, settings) for name, settings in by_baseline.items()),
     )
+
+
+def _check_hashable(baseline: Baseline) -> None:
+    try:
+        hash(baseline)
+    except TypeError:
+        raise ArgumentError(
+            f"report_baselines: each of `baselines` must be hashable, as what was measured is kept by it; "
+            f"{type(baseline).__name__} is not. Declare it with @dataclass(frozen=True)."
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -152,9 +165,11 @@ class _Study:
                 removal_scores(removal_curves(self.classify, self.pixels, maps, self.classes, settings=settings))
                 for maps in self.maps.values()
             ]
-            # An image whose map is not finite has no score.
-            means = {name: torch.stack([row[name].nanmean() for row in rows]).cpu() for name in rows[0]}
-            self._measured[settings] = means
+            # An image of which one map is not finite has no score there; without it for all, all are judged alike.
+            together = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+            self._measured[settings] = {
+                name: each[:, ~each.isnan().any(dim=0)].mean(dim=1).cpu() for name, each in together.items()
+            }
         return self._measured[settings]
 
     def table(self, grid: Mapping[str, RemovalSettings]) -> RankingTable:

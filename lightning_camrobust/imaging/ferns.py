@@ -121,7 +121,8 @@ def _left(heading: Tensor) -> Tensor:
 def _draw(kinds: list[tuple[Shoots, int]], size: tuple[int, int]) -> Tensor:
     """Set points along all shoots; where several fall on a pixel, the brightest shows: ``(b, 1, H, W)``."""
     height, width = size
-    canvas = torch.zeros(len(kinds[0][0].root), height * width + 1, device=kinds[0][0].root.device)
+    like = kinds[0][0].root
+    canvas = torch.zeros(len(like), height * width + 1, device=like.device, dtype=like.dtype)
     for shoots, points in kinds:
         place = (torch.arange(points, device=canvas.device)[:, None] + 0.5) / points
         each = Shoots(*(part[:, :, None] for part in shoots))

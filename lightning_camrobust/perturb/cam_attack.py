@@ -59,8 +59,8 @@ class CAMAttack:
             raise ArgumentError(f"CAMAttack: `loss` must be 'cosine' or 'topk', got {self.loss!r}.")
         if not 0 < self.top_share <= 1:
             raise ArgumentError(f"CAMAttack: `top_share` must be above 0 and at most 1, got {self.top_share}.")
-        if self.steps < 1:
-            raise ArgumentError(f"CAMAttack: `steps` must be 1 or more, got {self.steps}.")
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise ArgumentError(f"CAMAttack: `steps` must be 1 or more (a whole number), got {self.steps!r}.")
 
     def __call__(self, images: Tensor, *, severity: int, randomness: Randomness, network: Network) -> Tensor:
         """Return disturbed copies of ``images`` ``(b, c, H, W)`` in [0, 1], clipped to it.
@@ -113,13 +113,13 @@ class _Climb:
 
     def __init__(self, attack: CAMAttack, network: Network, images: Tensor) -> None:
         self._attack, self._network = attack, network
-        self._clean = network.maps(images.detach(), network.classes).detach()
+        self._clean = network.maps(images.detach(), network.explained).detach()
         self._highest = attack.change(self._clean, self._clean)
         self.best = images.clone()
 
     def loss(self, pixels: Tensor) -> Tensor:
         """Note the images that are better than before, and return what the next step shall raise, ``(b,)``."""
-        logits, maps = self._network.logits_and_maps(pixels, self._network.classes)
+        logits, maps = self._network.logits_and_maps(pixels, self._network.explained)
         change = self._attack.change(self._clean, maps)
         kept = logits.argmax(dim=1) == self._network.classes
         # A map that died is no ranking that moved.

@@ -50,8 +50,8 @@ class MotionBlur:
         """Return where the pixels come from on average, ``(b, H, W, 2)`` float32, as a grid for ``grid_sample``."""
         radius, sigma = self._level(images, severity)
         count, _, height, width = images.shape
-        rows = torch.zeros(count, height, device=images.device)
-        columns = torch.zeros(count, width, device=images.device)
+        rows = torch.zeros(count, height, device=images.device, dtype=torch.float32)
+        columns = torch.zeros(count, width, device=images.device, dtype=torch.float32)
         for weight, at_rows, at_columns in motion_path(images, radius=radius, sigma=sigma, angles=_angles(randomness)):
             rows.add_(at_rows, alpha=weight)
             columns.add_(at_columns, alpha=weight)

@@ -1,6 +1,8 @@
 """Occlusion."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +39,8 @@ class Occlusion:
         Occlusion(baseline='blur', grid=None, levels=None)
     """
 
-    baseline: str | Baseline = "grey"
+    # Not the protocol: configuration files would take it for something to be called.
+    baseline: Callable[..., Any] | str = "grey"
     grid: int | None = None
     levels: tuple[float, float, float, float, float] | None = None
 

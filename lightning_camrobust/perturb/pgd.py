@@ -56,8 +56,10 @@ class PGD:
     def __post_init__(self) -> None:
         if self.norm not in _LEVELS:
             raise ArgumentError(f"PGD: `norm` must be 'linf' or 'l2', got {self.norm!r}.")
-        if self.steps < 1:
-            raise ArgumentError(f"PGD: `steps` must be 1 or more, got {self.steps}. For a single step see 'fgsm'.")
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise ArgumentError(
+                f"PGD: `steps` must be 1 or more (a whole number), got {self.steps!r}. For a single step see 'fgsm'."
+            )
         if self.step_size is not None and not self.step_size > 0:
             raise ArgumentError(f"PGD: `step_size` must be above 0, got {self.step_size}. None is 2.5 level / steps.")
 

@@ -246,6 +246,19 @@ def test_flow_tells_where_pixels_come_from(perturb, size):
     assert warped < 0.95 * still
 
 
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("perturb", PLAIN, ids=repr)
+def test_torchs_default_dtype_has_no_say(perturb, default):
+    images = photographs(32)
+    wanted = perturb_images(images, perturb, 5)
+    torch.set_default_dtype(default)
+    try:
+        noisy = perturb_images(images, perturb, 5)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(noisy, wanted, rtol=0, atol=0)
+
+
 def test_there_are_members_of_each_kind():
     assert min(map(len, (RANDOM, ATTACKS, PLAIN, GEOMETRIC))) > 3
     assert len(PERTURBATIONS) > len(OF_IMAGES) > len(PLAIN)

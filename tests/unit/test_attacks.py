@@ -553,7 +553,7 @@ def test_change_of_a_map_by_hand():
     ("wrong", "complaint"),
     [
         (lambda: PGD("l1"), "`norm` must be 'linf' or 'l2', got 'l1'"),
-        (lambda: PGD(steps=0), "`steps` must be 1 or more, got 0"),
+        (lambda: PGD(steps=0), "`steps` must be 1 or more .a whole number., got 0"),
         (lambda: PGD(step_size=0.0), "`step_size` must be above 0"),
         (lambda: CAMAttack("iou"), "`loss` must be 'cosine' or 'topk'"),
         (lambda: CAMAttack(top_share=0.0), "`top_share` must be above 0"),

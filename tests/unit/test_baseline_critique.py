@@ -246,3 +246,37 @@ def test_the_verdict_names_the_worst_pair_and_one_unstable_metric_spoils_the_tab
 def test_an_undefined_tau_is_the_worst_pair():
     table = ranking((1.0, 2.0), (2.0, 1.0), (1.0, 1.0))
     assert str(table).endswith("ranking unstable: least Kendall tau nan, between v0 and v2")
+
+
+def test_methods_are_compared_on_the_same_images():
+    pixels, classes, masks = squares(6)
+    maps = masks.float()
+    holed = maps.clone()
+    holed[0] = torch.nan
+    how = {"baselines": ("black", "white"), "step_counts": (6,)}
+    table = report_baselines(classify, pixels, {"whole": maps, "holed": holed}, classes, **how).by_baseline
+    assert torch.equal(table.scores[:, 0], table.scores[:, 1])
+    without = report_baselines(classify, pixels[1:], {"a": maps[1:], "b": 1 - maps[1:]}, classes[1:], **how).by_baseline
+    torch.testing.assert_close(table.scores[:, 0], without.scores[:, 0])
+
+
+def test_a_baseline_that_cannot_be_hashed_is_refused_by_name():
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, pixels, *, removed, randomness):
+            return torch.full_like(pixels, 0.3)
+
+    pixels, classes, masks = squares(2)
+    maps = {"a": masks.float(), "b": 1 - masks.float()}
+    with pytest.raises(ArgumentError, match="hashable.*Unhashable"):
+        report_baselines(classify, pixels, maps, classes, baselines=("black", Unhashable()), step_counts=(2,))
+
+
+def test_rounding_makes_no_ranking():
+    dusty = torch.tensor([[[0.3, 0.1 + 0.2], [0.1 + 0.2, 0.3], [0.9, 0.8]]], dtype=torch.float64)
+    table = RankingTable(("deletion",), ("a", "b", "c"), ("black", "white"), dusty)
+    assert table.tau[0, 0, 1].item() == pytest.approx(1.0)
+    apart = dusty.clone()
+    apart[0, 0] += 1e-9 * torch.tensor([1.0, -1.0])
+    assert RankingTable(("deletion",), ("a", "b", "c"), ("black", "white"), apart).tau[0, 0, 1].item() < 0.8

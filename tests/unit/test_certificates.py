@@ -482,12 +482,165 @@ def test_graph_that_says_something_else_is_found_out():
             y = torch.relu_(x)
             return self.fc((x + y).mean((2, 3)))
 
-    with pytest.raises(ModelError, match="gives other logits"):
+    with pytest.raises(UnsupportedLayerError, match="'relu_'.*writes in place into a value that is used again"):
         certify_topk(WritesInPlace(), pictures(), k=3)
 
 
+class ThreePixels(nn.Module):
+    """One convolution of three pixels of which the mode says what follows; cells may be negative."""
+
+    def __init__(self, mode):
+        super().__init__()
+        self.mode, self.conv, self.fc = mode, nn.Conv2d(1, 1, (1, 3)), nn.Linear(1, 2)
+        self.other = nn.Linear(1, 2)
+        self.conv.weight.data.fill_(1.0)
+        self.conv.bias.data.fill_(-0.9)
+        self.fc.weight.data = torch.tensor([[-1.0], [1.0]])
+        self.fc.bias.data.zero_()
+
+    def forward(self, x, extra=None, *, flip=False):
+        x = self.conv(x)
+        if self.mode == "view":
+            y = nn.functional.dropout(x, training=self.training)
+            torch.relu_(y)
+        if self.mode == "iadd":
+            y = x
+            y += torch.relu(x)
+        if extra is None and not flip:
+            x = torch.relu(x)
+        pooled = x.mean((2, 3))
+        logits = self.fc(pooled)
+        self.other(pooled)
+        return logits
+
+
+STRIP = torch.tensor([[[[0.4, 0.3, 0.3, 0.31]]]])
+
+
+@pytest.mark.parametrize("mode", ["view", "iadd"])
+def test_writes_into_values_that_are_used_again_are_refused(mode):
+    with pytest.raises(UnsupportedLayerError, match="writes in place into a value that is used again"):
+        certify_topk(ThreePixels(mode), STRIP, k=1)
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+@pytest.mark.parametrize("place", ["", "conv"])
+def test_hooks_are_refused_with_the_name_of_the_layer(register, place):
+    net = ThreePixels("plain")
+    getattr(net.get_submodule(place), register)(lambda *_: None)
+    with pytest.raises(UnsupportedLayerError, match=("Layer 'conv'" if place else "ThreePixels") + ".*forward hooks"):
+        certify_topk(net, STRIP, k=1)
+
+
+def test_replaced_forwards_are_refused():
+    net = ThreePixels("plain")
+    net.conv.forward = lambda x: nn.Conv2d.forward(net.conv, x).relu()
+    with pytest.raises(UnsupportedLayerError, match="Layer 'conv'.*replaced"):
+        certify_topk(net, STRIP, k=1)
+
+
+def test_graph_is_read_with_the_defaults_of_the_forward():
+    network = read_network(ThreePixels("plain").eval(), STRIP, space=PIXELS)
+    assert network.last_map(torch.zeros(1, 1, 1, 4).double()).tolist() == [[[[0.0, 0.0]]]]
+
+
+def test_head_is_the_one_whose_output_is_returned():
+    net = ThreePixels("plain").eval()
+    assert torch.equal(read_network(net, STRIP, space=PIXELS).weight, net.fc.weight.double())
+
+
+class Scales(nn.Module):
+    """Reads as a sum over cells, and has another map than the graph says: it looks at the numbers."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.conv, self.fc, self.scale = nn.Conv2d(1, 2, 3), nn.Linear(2, 2), scale
+
+    def forward(self, x):
+        x = torch.relu(self.conv(x))
+        if isinstance(x, torch.Tensor):
+            x = self.change(x)
+        return self.fc(x.mean((2, 3)))
+
+    def change(self, x):
+        return x + self.scale * (x.amax(dim=(1, 2, 3), keepdim=True) < 1) * x
+
+
+@pytest.mark.parametrize("scale", [0.5, 1e-3])
+def test_neither_a_large_image_nor_the_bias_hides_a_misread_image(scale):
+    net = Scales(scale).eval()
+    net.conv.weight.data.abs_()
+    net.fc.bias.data.fill_(1e4)
+    images = torch.cat([torch.full((1, 1, 6, 6), 1e-3), torch.ones(1, 1, 6, 6)])
+    net.conv.bias.data.zero_()
+    with pytest.raises(ModelError, match="another map or other logits"):
+        read_network(net, images, space=PIXELS)
+
+
+def test_map_is_compared_cell_by_cell_where_logits_are_equal():
+    net = Scales(0.0).eval()
+    net.change = lambda x: x.flip(3)
+    with pytest.raises(ModelError, match="another map or other logits"):
+        read_network(net, pictures(2, channels=1), space=PIXELS)
+
+
+@pytest.mark.parametrize("divisor", [-4, -1])
+def test_pooling_with_a_negative_divisor_is_refused(divisor):
+    with pytest.raises(UnsupportedLayerError, match=r"Layer '0\.1' \(AvgPool2d\).*divisor above 0"):
+        certify_topk(with_layer(nn.AvgPool2d(2, divisor_override=divisor)), pictures(), k=3)
+
+
+def test_slack_grows_with_terms_that_cancel():
+    net = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)).eval()
+    net[0].weight.data = torch.tensor([1e6, 1e6]).view(2, 1, 1, 1)
+    net[3].weight.data = torch.tensor([[1.0, -1.0], [1.0, 1.0]])
+    images = torch.full((1, 1, 2, 2), 0.5)
+    slack = read_network(net, images, space=PIXELS).slack(images.double(), torch.tensor([0]))
+    assert slack.item() == pytest.approx(1e6 * 16 * torch.finfo(torch.float32).eps)
+
+
+@pytest.mark.parametrize("first", [nn.Identity(), nn.ReLU(inplace=True)], ids=["plain", "writes into its input"])
+def test_box_is_centred_at_the_image_in_float64(first):
+    seen = []
+
+    class Spy(IntervalBounds):
+        def radius(self, network, pixels, classes, *, k, within):
+            seen.append(pixels)
+            return super().radius(network, pixels, classes, k=k, within=within)
+
+    images = (pictures() - 0.45) / 0.3
+    inputs = images.clone()
+    certify_topk(nn.Sequential(first, *corgi_like()), inputs, k=3, method=Spy(), mean=0.45, std=0.3)
+    assert torch.equal(inputs, images)
+    torch.testing.assert_close(seen[0], images.double() * 0.3 + 0.45, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("method", ["interval", Smoothing(samples=2)])
+def test_range_of_normalised_images_must_be_told(method):
+    with pytest.raises(ArgumentError, match="`mean` and `std` must be given"):
+        certify_topk(corgi_like(), pictures() - 0.5, k=3, method=method)
+    with pytest.raises(ArgumentError, match="`mean` and `std` must be given"):
+        certify_topk(corgi_like(), pictures() * 4, k=3, method=method)
+    certify_topk(corgi_like(), (pictures() * 255).round(), k=3, method=method)
+
+
+def test_smoothing_refuses_pixels_outside_the_range():
+    with pytest.raises(ArgumentError, match=r"pixels in \[0, 1\]"):
+        certify_topk(corgi_like(), pictures() + 1e-2, k=3, method=Smoothing(samples=2), mean=0.0, std=1.0)
+
+
+def test_batch_without_a_correct_prediction_is_not_covered():
+    net, images = corgi_like(), pictures(2)
+    wrong = (net(images).argmax(dim=1) + 1) % 5
+    for method in ("interval", "crown", "pairwise"):
+        found = certify_topk(net, images, k=K, classes=wrong, method=method, attack=TopKAttack(steps=2, halvings=1))
+        assert found.radius.isnan().all()
+        assert found.attack_radius.isnan().all()
+        assert not found.covered.any()
+
+
 def test_pixels_outside_the_range_are_found_out():
-    with pytest.raises(ModelError, match="wrong `mean` and `std`"):
+    with pytest.raises(ArgumentError, match="wrong `mean` and `std`"):
         certify_topk(corgi_like(), pictures() * 3, k=3, mean=0.0, std=1.0)
 
 
@@ -749,6 +902,19 @@ def test_metric_refuses_to_mix_statements():
         metric.update(certify_topk(net, images, k=K + 1))
     metric.reset()
     metric.update(certify_topk(net, images, k=K + 1))
+
+
+def test_metric_refuses_to_mix_statements_in_forward():
+    net, images = corgi_like(), pictures(2)
+    metric = CertifiedTopK(at_radius=1e-4)
+    first = metric(certify_topk(net, images[:1], k=K))
+    for add in (metric, metric.update):
+        with pytest.raises(ArgumentError, match="must state the same"):
+            add(certify_topk(net, images, k=K + 1))
+    second = metric(certify_topk(net, images[1:], k=K))
+    assert metric.compute()["covered"].item() == 2
+    mean = (first["mean_radius"] + second["mean_radius"]) / 2
+    assert metric.compute()["mean_radius"].item() == pytest.approx(mean.item())
 
 
 def test_metric_without_covered_images_warns():

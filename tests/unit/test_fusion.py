@@ -98,6 +98,12 @@ def test_coarse_maps_are_moved_by_the_mean_of_their_pixels():
     torch.testing.assert_close(moved[:, :3, :3], torch.nn.functional.avg_pool2d(maps, 2, stride=1), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(("pixels", "cells"), [(32, 15), (33, 17), (224, 13), (8, 8)])
+def test_a_flow_that_moves_nothing_leaves_maps_as_they_are(pixels, cells):
+    maps = torch.rand(1, cells, cells, dtype=torch.float64)
+    torch.testing.assert_close(warp_maps(maps, shifted_by(0, pixels, pixels)), maps, rtol=0, atol=1e-5)
+
+
 class Shift:
     """Move the picture by four pixels, around the border."""
 

@@ -9,10 +9,12 @@ from torch import nn
 
 from lightning_camrobust import compute_cams, measure_stability
 from lightning_camrobust.cams.smooth import SmoothCAM
-from lightning_camrobust.errors import ArgumentError, UnknownNameError
+from lightning_camrobust.errors import ArgumentError, ModelError, UnknownNameError
+from lightning_camrobust.perturb.gaussian_noise import GaussianNoise
 from lightning_camrobust.perturb.gradient_noise import GradientNoise
 from lightning_camrobust.perturb.lvat import LVAT
 from lightning_camrobust.perturb.transformed import Transformed
+from lightning_camrobust.perturb.uniform_noise import UniformNoise
 from lightning_camrobust.perturbation import perturb_images
 from tests.networks import digits, small_cnn
 
@@ -183,3 +185,78 @@ def test_gradient_noise_reaches_smoothed_maps_and_no_ablation(trained):
     smooth, layercam, ablation = measure_stability(net, images, methods, GradientNoise(), **HOW).table()
     assert smooth["consistency"] == pytest.approx(layercam["consistency"], abs=1e-9)
     assert ablation["consistency"] == pytest.approx(1, abs=1e-9)
+
+
+def test_the_table_of_a_similarity_does_not_depend_on_the_main_one(trained):
+    net, images = trained
+    main = measure_stability(net, images, "gradcam", NOISES, **HOW)
+    beside = measure_stability(net, images, "gradcam", NOISES, similarity="spearman", similarities=["rbo"], **HOW)
+    assert beside.table("rbo") == main.table()
+
+
+def test_layers_get_gradient_noise_of_their_own(trained):
+    net, images = trained
+    layer = nn.Sequential(nn.Identity(), nn.Identity())
+    twice = nn.Sequential(net[:7], layer, *net[7:]).eval()
+    seen = []
+
+    class Spy:
+        def __call__(self, trace):
+            if trace.clean_gradient is not None:
+                seen.append(trace.gradient - trace.clean_gradient)
+            return trace.activation.sum(dim=1).relu()
+
+    measure_stability(
+        twice, images, Spy(), GradientNoise(), target_layer=["1.0", "1.1"], segmenter="grid", severities=5
+    )
+    first, second = (each.flatten() for each in seen)
+    assert abs(float(torch.corrcoef(torch.stack([first, second]))[0, 1])) < 0.1
+
+
+def test_an_attack_moves_the_map_of_the_class_that_is_explained(trained):
+    net, images = trained
+    how = {"segmenter": "grid", "severities": 5, "target": 3, "target_layer": "3", "similarity": "cosine"}
+    noises = ("cam_attack", UniformNoise(levels=(16 / 255,) * 5))
+    attacked, noise = (measure_stability(net, images, "gradcam", each, **how).table()[0] for each in noises)
+    assert attacked["changed_count"] == 0
+    assert attacked["consistency"] < noise["consistency"]
+
+
+def test_attacks_reach_sure_networks_in_half_precision(trained):
+    net, images = trained
+    sure = copy.deepcopy(net)
+    with torch.no_grad():
+        sure[-1].weight *= 40
+        sure[-1].bias *= 40
+    noisy = perturb_images(images, "fgsm", 5, model=sure)
+    with torch.autocast("cpu", torch.float16):
+        half = perturb_images(images, "fgsm", 5, model=sure)
+    moved, moved_in_half = ((each != images).double().mean() for each in (noisy, half))
+    assert float(moved) > 0.5
+    assert float(moved_in_half) > 0.8 * float(moved)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"target": "cat"}, "`target` must be None"),
+        ({"severity_column": "cifr"}, "`severity_column` must be 'auto'"),
+        ({"chunk_size": 2.5}, "`chunk_size` must be a whole number"),
+    ],
+)
+def test_wrong_settings_are_named_before_anything_runs(trained, wrong, complaint):
+    net, images = trained
+    with pytest.raises(ArgumentError, match=complaint):
+        measure_stability(net, images, **wrong)
+    with pytest.raises(ArgumentError, match="`levels` must hold five values"):
+        measure_stability(net, images, "gradcam", GaussianNoise(levels=(0.1,)), **HOW)
+    with pytest.raises(ArgumentError, match="`how` must be 'max' or 'mean'"):
+        measure_stability(net, images, "gradcam", similarities=["relative_l2"], **HOW).sensitivity("gradcam", how="all")
+
+
+def test_an_attack_on_logits_needs_no_layer():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    images = torch.rand(2, 1, 8, 8)
+    assert (perturb_images(images, "pgd", model=net) != images).any()
+    with pytest.raises(ModelError, match="no cells"):
+        perturb_images(images, "cam_attack", model=net)

@@ -309,3 +309,27 @@ def test_divergence_equals_scipys_entropy():
 def test_neutrality_wants_probabilities():
     with pytest.raises(ArgumentError, match="softmax"):
         measure_neutrality(lambda pixels: pixels.flatten(1), pictures(2, 3, 4, 4), torch.tensor([0, 0]))
+
+
+def test_neutrality_refuses_nan():
+    with pytest.raises(ArgumentError, match="softmax"):
+        measure_neutrality(
+            lambda pixels: torch.full((len(pixels), 2), torch.nan), pictures(2, 3, 4, 4), torch.tensor([0, 0])
+        )
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_classes_beyond_the_networks_are_refused(label):
+    pixels, classes = pictures(2, 3, 9, 7), torch.tensor([0, label])
+    with pytest.raises(ArgumentError, match=r"`classes` must lie in 0\.\.2"):
+        removal_curve(classify, pixels, pixels[:, 0], classes, order="morf")
+    with pytest.raises(ArgumentError, match=r"`classes` must lie in 0\.\.2"):
+        measure_neutrality(classify, pixels, classes)
+
+
+def test_share_is_exact_to_float64():
+    pixels = pictures(1, 3, 9, 7)
+    settings = RemovalSettings(baseline="black", steps=7)
+    share = removal_curves(classify, pixels, pixels[:, 0], torch.tensor([0]), settings=settings).share
+    assert share.dtype == torch.float64
+    assert share.tolist() == [(step * 63 // 7) / 63 for step in range(8)]
