@@ -104,8 +104,8 @@ def page(found: dict, arguments: argparse.Namespace) -> str:
     parts = [
         "RM = C R, pooled over severities. `same` and `changed` count the pairs behind a row (a method may have a few "
         "less, where a map could not be ranked); `?` marks cells with fewer than 30 pairs in one of the sets; where no "
-        "prediction changed, RM is undefined and `C` stands in its place. Maps are drawn on `layer3.1`: behind the last "
-        "block follow only pooling and a linear layer, where several methods draw the same map."
+        "prediction changed, RM is undefined and `C` stands in its place. Maps are drawn on `layer3.1`: behind the "
+        "last block follow only pooling and a linear layer, where several methods draw the same map."
     ]
     for name, rows in found.items():
         parts += [
