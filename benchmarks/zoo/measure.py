@@ -79,7 +79,7 @@ def _validate(network: nn.Module, side: int) -> dict[str, Any]:
     score = report.get("robustness")
     finite = score is not None and math.isfinite(score)
     return {
-        "layer": str(report.get("target_layer", "")).removeprefix("network."),
+        "layer": ", ".join(each.removeprefix("network.") for each in str(report.get("target_layer", "")).split(", ")),
         "score": score if finite else None,
         "degenerate_rate": report.get("degenerate_rate"),
         "error": None if finite else "no map could be ranked: all of them are flat",

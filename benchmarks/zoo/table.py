@@ -29,7 +29,7 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
         The page.
     """
     parts = [_HEAD]
-    for library, of_what in (("torchvision", "classifiers"), ("timm", "families, each by its smallest member")):
+    for library, of_what in (("torchvision", "classifiers"), ("timm", "families, each by its smallest member,")):
         own = sorted((row for row in rows if row["library"] == library), key=lambda row: row["key"])
         finite = sum(row["score"] is not None for row in own)
         parts.append(f"## {library}\n\n{finite} of {len(own)} {of_what} get a finite score.\n")
