@@ -169,10 +169,6 @@ def test_what_was_not_measured_cannot_be_asked_for(trained):
 
 
 def test_a_similarity_that_is_undefined_is_counted(trained):
-    class Undefined:
-        def __call__(self, clean, noisy, *, present):
-            return torch.full((len(clean),), torch.nan, dtype=torch.float64)
-
     net, images = trained
     (row,) = measure_stability(net, images, "gradcam", similarity=Undefined(), **HOW).table()
     assert (row["degenerate_count"], row["consistency"]) == (24, None)
@@ -187,11 +183,17 @@ def test_gradient_noise_reaches_smoothed_maps_and_no_ablation(trained):
     assert ablation["consistency"] == pytest.approx(1, abs=1e-9)
 
 
+class Undefined:
+    def __call__(self, clean, noisy, *, present):
+        return torch.full((len(clean),), torch.nan, dtype=torch.float64)
+
+
 def test_the_table_of_a_similarity_does_not_depend_on_the_main_one(trained):
     net, images = trained
     main = measure_stability(net, images, "gradcam", NOISES, **HOW)
-    beside = measure_stability(net, images, "gradcam", NOISES, similarity="spearman", similarities=["rbo"], **HOW)
-    assert beside.table("rbo") == main.table()
+    for other in ("spearman", Undefined()):
+        beside = measure_stability(net, images, "gradcam", NOISES, similarity=other, similarities=["rbo"], **HOW)
+        assert beside.table("rbo") == main.table()
 
 
 def test_layers_get_gradient_noise_of_their_own(trained):
