@@ -167,8 +167,8 @@ def measure_stability(
     check_images(images)
     if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
         raise ArgumentError(
-            f"measure_stability: `chunk_size` must be a whole number, and `chunk_size` must be at least 1, "
-            f"got {chunk_size!r}."
+            f"measure_stability: `chunk_size` must be a whole number of at least 1, got {chunk_size!r}. "
+            "It is how many images go through the network at once."
         )
     plan = make_plan(
         methods,

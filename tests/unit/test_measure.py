@@ -164,7 +164,7 @@ def test_what_was_not_measured_cannot_be_asked_for(trained):
         found.sensitivity("gradcam")
     with pytest.raises(UnknownNameError, match="no method is called 'gradcm'"):
         found.sensitivity("gradcm")
-    with pytest.raises(ArgumentError, match="`chunk_size` must be at least 1, got 0"):
+    with pytest.raises(ArgumentError, match="`chunk_size` must be a whole number of at least 1, got 0"):
         measure_stability(net, images, chunk_size=0)
 
 
@@ -215,7 +215,30 @@ def test_layers_get_gradient_noise_of_their_own(trained):
     assert abs(float(torch.corrcoef(torch.stack([first, second]))[0, 1])) < 0.1
 
 
-def test_an_attack_moves_the_map_of_the_class_that_is_explained(trained):
+class Onlooker:
+    """Disturbs nothing and notes which classes it was shown."""
+
+    needs_network = True
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, images, *, severity, randomness, network):
+        self.seen.append((network.classes, network.explained))
+        return images.clone()
+
+
+def test_attacks_are_told_the_predicted_class_and_the_explained_one(trained):
+    net, images = trained
+    onlooker = Onlooker()
+    measure_stability(net, images, "gradcam", onlooker, severities=5, segmenter="grid", target=3)
+    predicted, explained = (torch.cat(each) for each in zip(*onlooker.seen, strict=True))
+    assert torch.equal(predicted, net(images).argmax(dim=1))
+    assert explained.tolist() == [3] * len(images)
+    assert predicted.tolist() != explained.tolist()
+
+
+def test_cam_attack_keeps_the_predicted_class_while_another_is_explained(trained):
     net, images = trained
     how = {"segmenter": "grid", "severities": 5, "target": 3, "target_layer": "3", "similarity": "cosine"}
     noises = ("cam_attack", UniformNoise(levels=(16 / 255,) * 5))
