@@ -1,6 +1,6 @@
 """Measure a network offline, on images at hand: every method, disturbance and similarity from the same passes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,8 +14,9 @@ from lightning_camrobust.images import check_images
 from lightning_camrobust.isolation import observe_only
 from lightning_camrobust.layers import LayerChoice, layer_name, resolve_target_layers
 from lightning_camrobust.pixels import make_pixel_space, recognise_pixel_space
-from lightning_camrobust.plan import make_plan
+from lightning_camrobust.plan import Target, make_plan
 from lightning_camrobust.probe import probe
+from lightning_camrobust.reading import Reading, Reduction
 from lightning_camrobust.severity import Column
 from lightning_camrobust.summary import Report, make_report, pooled_rows
 from lightning_camrobust.types import CAMMethod, Comparison, MapSimilarity, Perturbation, Segmenter, Similarity
@@ -29,7 +30,7 @@ class Measurement:
         cells: Method, perturbation and severity, in the order of the second axis below.
         geometric: Perturbations that move the object, so that a map that follows it is right.
         comparison: Fields ``(images, cells)``.
-        similarities: Further similarities by label, ``(images, cells)`` float64; NaN where undefined.
+        similarities: Further similarities and readings by label, ``(images, cells)`` float64; NaN where undefined.
         target_layer: Name of the layer, or names.
     """
 
@@ -114,6 +115,8 @@ def measure_stability(
     severities: Sequence[int] | int = (1, 3, 5),
     similarity: str | Similarity | MapSimilarity = "rbo",
     similarities: Sequence[str | Similarity | MapSimilarity] = (),
+    reduction: Reduction = "mean",
+    readings: Mapping[str, Reading] | None = None,
     target_layer: LayerChoice = None,
     layer_fusion: LayerFusion = "mean",
     segmenter: str | Segmenter = "quickshift",
@@ -121,7 +124,7 @@ def measure_stability(
     std: float | Sequence[float] | None = None,
     severity_column: Column = "auto",
     align_geometric: bool = False,
-    target: int | Callable[[Tensor], Tensor] | None = None,
+    target: Target = None,
     multilabel: bool = False,
     seed: int = 0,
     chunk_size: int = 16,
@@ -136,6 +139,8 @@ def measure_stability(
         severities: Which of 1..5.
         similarity: The one that the scores rest on.
         similarities: Further ones, measured in the same passes, such as ``["spearman", "relative_l2"]``.
+        reduction: What stands for a segment: ``"mean"``, ``"sum"`` or ``"max"`` of the enlarged map inside it.
+        readings: Further ways to read the same maps, by label: other segments, reductions, target rules.
         target_layer: A module, its dotted name, a list of such, or None for the last one whose cells feed the
             prediction.
         layer_fusion: How the maps of several layers become one, ``"mean"`` or ``"max"``.
@@ -144,7 +149,8 @@ def measure_stability(
         std: What Normalize divided by.
         severity_column: ``"imagenet"`` or ``"cifar"`` overrides the choice of severity values by image size.
         align_geometric: Whether clean maps are moved along where a geometric perturbation moves the object.
-        target: Which class is explained: None for the predicted one, a class, or a function of the logits.
+        target: Which class is explained: None for the predicted one, ``"original"`` for the one predicted on the clean
+            image, a class, or a function of the logits.
         multilabel: Whether each logit decides for itself, at 0.
         seed: Of the noise.
         chunk_size: How many images go through the network at once. Numbers do not depend on it, up to the last bits of
@@ -177,6 +183,8 @@ def measure_stability(
         segmenter=segmenter,
         similarity=similarity,
         similarities=similarities,
+        reduction=reduction,
+        readings=readings,
         severity_column=severity_column,
         seed=seed,
         target=target,
@@ -200,8 +208,6 @@ def measure_stability(
             same_class=torch.cat([each.comparison.same_class for each in found]).cpu(),
             rankable=torch.cat([each.comparison.rankable for each in found]).cpu(),
         ),
-        similarities={
-            label: torch.cat([each.similarities[label] for each in found]).cpu() for label in plan.similarities
-        },
+        similarities={label: torch.cat([each.similarities[label] for each in found]).cpu() for label in plan.readings},
         target_layer=", ".join(layer_name(model, layer) for layer in layers),
     )

@@ -1,9 +1,9 @@
 """What is measured on every image: CAM methods, perturbations, severities, segments, similarity."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import SupportsIndex
+from typing import Literal, SupportsIndex
 
 from torch import Tensor
 
@@ -11,8 +11,13 @@ from lightning_camrobust.errors import ArgumentError
 from lightning_camrobust.explain import resolve_methods
 from lightning_camrobust.fusion import LayerFusion, check_layer_fusion
 from lightning_camrobust.members import label_members, member_family, resolve_member
+from lightning_camrobust.reading import Reading, Reduction, make_reading
 from lightning_camrobust.severity import Column, check_severity
 from lightning_camrobust.types import CAMMethod, MapSimilarity, Perturbation, Segmenter, Similarity
+
+# Which class is explained: None or "predicted" for each image's own prediction, "original" for that of the clean image
+# on all its copies, a class, or a function of the logits.
+Target = int | Literal["predicted", "original"] | Callable[[Tensor], Tensor] | None
 
 
 @dataclass(frozen=True)
@@ -54,24 +59,23 @@ class ProbePlan:
     Attributes:
         methods: CAM methods by label.
         noises: Every perturbation at every severity.
-        segmenter: How the clean image is cut.
-        similarity: How maps are compared.
+        reading: How maps are read: segments, similarity.
         seed: Of the noise.
-        target: Which class is explained: None for the predicted one, a class, or a function of the logits.
+        target: Which class is explained: None for the predicted one, ``"original"`` for the one predicted on the clean
+            image, a class, or a function of the logits.
         multilabel: Whether each logit decides for itself, at 0, and not the largest one for all.
-        similarities: Further similarities, by label, measured on the side.
+        readings: Further ways to read the same maps, by label.
         layer_fusion: How the maps of several target layers become one.
         align_geometric: Whether clean maps are moved along with what a geometric perturbation did to the image.
     """
 
     methods: dict[str, CAMMethod]
     noises: tuple[Noise, ...]
-    segmenter: Segmenter
-    similarity: Similarity | MapSimilarity
+    reading: Reading
     seed: int
-    target: int | Callable[[Tensor], Tensor] | None = None
+    target: Target = None
     multilabel: bool = False
-    similarities: dict[str, Similarity | MapSimilarity] = field(default_factory=dict)
+    readings: dict[str, Reading] = field(default_factory=dict)
     layer_fusion: LayerFusion = "mean"
     align_geometric: bool = False
 
@@ -94,9 +98,11 @@ def make_plan(
     segmenter: str | Segmenter = "quickshift",
     similarity: str | Similarity | MapSimilarity = "rbo",
     similarities: Sequence[str | Similarity | MapSimilarity] = (),
+    reduction: Reduction = "mean",
+    readings: Mapping[str, Reading] | None = None,
     severity_column: Column = "auto",
     seed: int = 0,
-    target: int | Callable[[Tensor], Tensor] | None = None,
+    target: Target = None,
     multilabel: bool = False,
     layer_fusion: LayerFusion = "mean",
     align_geometric: bool = False,
@@ -110,10 +116,12 @@ def make_plan(
         segmenter: Name or instance.
         similarity: Name or instance.
         similarities: Further ones, measured on the side, names or instances.
+        reduction: What stands for a segment: ``"mean"``, ``"sum"`` or ``"max"``.
+        readings: Further ways to read the same maps, by label.
         severity_column: ``"imagenet"`` or ``"cifar"`` overrides the choice by image size, for perturbations by name.
         seed: Of the noise.
-        target: Which class is explained: None for the predicted one, a class, or a function from logits ``(b, k)`` to
-            classes ``(b,)``.
+        target: Which class is explained: None (or ``"predicted"``) for the predicted one, ``"original"`` for the one
+            predicted on the clean image, a class, or a function from logits ``(b, k)`` to classes ``(b,)``.
         multilabel: Whether each logit decides for itself, at 0. A prediction then counts as changed if the decision on
             the explained class changed; by default that is the clean image's top class.
         layer_fusion: How the maps of several target layers become one, ``"mean"`` or ``"max"``.
@@ -131,12 +139,7 @@ def make_plan(
     """
     if severity_column not in ("auto", "imagenet", "cifar"):
         raise ArgumentError(f"`severity_column` must be 'auto', 'imagenet' or 'cifar', got {severity_column!r}.")
-    if isinstance(target, SupportsIndex):
-        target = int(target)
-    elif target is not None and not callable(target):
-        raise ArgumentError(
-            f"`target` must be None (the predicted class), a class number, or a function of the logits; got {target!r}."
-        )
+    target = _check_target(target)
     cams = resolve_methods(methods)
     given = [perturbations] if isinstance(perturbations, str) or callable(perturbations) else list(perturbations)
     levels = list(severities) if isinstance(severities, Iterable) else [severities]
@@ -145,7 +148,10 @@ def make_plan(
         raise ArgumentError(f"`{empty}` must hold at least one entry, got none.")
     members = [resolve_member("perturb", each) for each in given]
     labels = label_members(members)
+    main = make_reading(similarity, segmenter, reduction=reduction)
     further = [resolve_member("compare", each) for each in similarities]
+    labelled = zip(label_members(further), further, strict=True)
+    others = {label: dataclasses.replace(main, similarity=each) for label, each in labelled}
     if severity_column != "auto":
         members = [
             dataclasses.replace(member, column=severity_column) if named and hasattr(member, "column") else member
@@ -165,12 +171,24 @@ def make_plan(
     return ProbePlan(
         methods=dict(zip(label_members(cams), cams, strict=True)),
         noises=noises,
-        segmenter=resolve_member("segment", segmenter),
-        similarity=resolve_member("compare", similarity),
+        reading=main,
         seed=seed,
         target=target,
         multilabel=multilabel,
-        similarities=dict(zip(label_members(further), further, strict=True)),
+        readings={**others, **(readings or {})},
         layer_fusion=check_layer_fusion(layer_fusion),
         align_geometric=align_geometric,
     )
+
+
+def _check_target(target: Target) -> Target:
+    if isinstance(target, SupportsIndex):
+        return int(target)
+    if target in (None, "predicted"):
+        return None
+    if target != "original" and not callable(target):
+        raise ArgumentError(
+            "`target` must be None (the predicted class), 'original' (that of the clean image), a class number, or a "
+            f"function of the logits; got {target!r}."
+        )
+    return target

@@ -1,8 +1,7 @@
 """The whole way for one batch, in plain torch: perturb, trace, explain, pool, compare. Reading starts here."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +9,14 @@ from torch import Tensor, nn
 from lightning_camrobust.cache import TensorCache
 from lightning_camrobust.copies import PassMeter
 from lightning_camrobust.disturbing import Disturber
-from lightning_camrobust.explained import Explained, explain
-from lightning_camrobust.pairing import Look, compare_looks
+from lightning_camrobust.explained import Explained
+from lightning_camrobust.looking import Look, Looker
+from lightning_camrobust.pairing import compare_looks
 from lightning_camrobust.pixels import PixelSpace
 from lightning_camrobust.plan import Noise, ProbePlan
 from lightning_camrobust.randomness import image_keys
-from lightning_camrobust.scoring import score_maps
 from lightning_camrobust.segmented import SegmentedBatch
-from lightning_camrobust.types import Comparison, Trace
+from lightning_camrobust.types import Comparison
 from lightning_camrobust.warping import warp_maps
 
 
@@ -47,14 +46,20 @@ class ProbeResult:
         segments: The segments of the clean images.
         clean: The clean view.
         noisy: The noisy views that were asked for, by index into :attr:`ProbePlan.noises`.
-        similarities: By label of :attr:`ProbePlan.similarities`, values ``(b, cells)`` float64.
+        similarities: By label of :attr:`ProbePlan.readings`, values ``(b, cells)`` float64.
+        clean_classes: Predicted on the clean images, ``(b,)`` int64.
+        noisy_classes: Predicted on their copies, ``(b, noises)`` int64.
+        segment_counts: Segments of each image in the main reading, ``(b,)`` int64.
     """
 
     comparison: Comparison
     segments: SegmentedBatch
     clean: View
     noisy: dict[int, View]
-    similarities: dict[str, Tensor] = field(default_factory=dict)
+    similarities: dict[str, Tensor]
+    clean_classes: Tensor
+    noisy_classes: Tensor
+    segment_counts: Tensor
 
 
 def probe(
@@ -98,10 +103,9 @@ def probe(
     """
     layers = [target_layer] if isinstance(target_layer, nn.Module) else list(target_layer)
     keys = image_keys(space.to_pixels(images))
-    segments = SegmentedBatch(images, space, plan.segmenter, keys, operators=operators)
-    look = partial(_look, model, plan=plan, layers=layers, space=space, segments=segments)
+    looker = Looker(model, images, plan, layers, space=space, keys=keys, operators=operators)
     meter = PassMeter(images.device)
-    clean = look(images, classes=_target(plan), runs=[runs] if isinstance(runs, int) else runs)
+    clean = looker.look(images, classes=_target(plan), runs=[runs] if isinstance(runs, int) else runs)
     copies = meter.copies(images=len(images)) if copies is None else copies
     disturber = Disturber(
         model,
@@ -114,54 +118,33 @@ def probe(
         explained=clean.explained.classes,
     )
     target = _target(plan, clean=clean.explained)
-    comparisons, others, views = [], [], {}
+    comparisons, others, decisions, views = [], [], [], {}
     for indices in _together(plan, copies):
         noises = [plan.noises[index] for index in indices]
         noisy_images = disturber.copies(noises)
         classes = target.repeat(len(noises)) if isinstance(target, Tensor) else target
         change = disturber.of_trace(noises[0])
-        noisy = look(noisy_images, classes=classes, runs=clean.explained.runs, disturb=change)
-        before = _before(clean, noises[0], disturber, plan, segments=segments, look=partial(look, classes=target))
-        comparison, further = compare_looks(before, noisy, plan)
+        noisy = looker.look(noisy_images, classes=classes, runs=clean.explained.runs, disturb=change)
+        before = _before(clean, noises[0], disturber, plan, looker=looker, target=target)
+        original = _original(before, noisy, noisy_images, plan, looker)
+        comparison, further = compare_looks(before, noisy, plan, looker, original=original)
         comparisons.append(comparison)
         others.append(further)
+        decisions.append(noisy.explained.decisions(multilabel=False).reshape(len(noises), -1).T)
         for copy, index in enumerate(indices):
             if index in keep_noises:
                 views[index] = _view(noisy_images, noisy, plan, copy=copy)
         del noisy_images  # not needed any more while the next ones are made
     return ProbeResult(
         comparison=_side_by_side(comparisons),
-        segments=segments,
+        segments=looker.segments,
         clean=_view(images, clean, plan),
         noisy=dict(sorted(views.items())),
-        similarities={label: torch.cat([each[label] for each in others], dim=1) for label in plan.similarities},
+        similarities={label: torch.cat([each[label] for each in others], dim=1) for label in plan.readings},
+        clean_classes=clean.explained.decisions(multilabel=False),
+        noisy_classes=torch.cat(decisions, dim=1),
+        segment_counts=clean.scored[0].present.sum(dim=1),
     )
-
-
-def _look(
-    model: nn.Module,
-    images: Tensor,
-    *,
-    plan: ProbePlan,
-    layers: Sequence[nn.Module],
-    space: PixelSpace,
-    segments: SegmentedBatch,
-    classes: Tensor | Callable[[Tensor], Tensor] | None,
-    runs: Sequence[int] | None = None,
-    disturb: Callable[[Trace], Trace] | None = None,
-) -> Look:
-    explained = explain(
-        model,
-        images,
-        plan.methods,
-        layers=layers,
-        fusion=plan.layer_fusion,
-        classes=classes,
-        runs=runs,
-        space=space,
-        disturb=disturb,
-    )
-    return Look(explained, score_maps(list(explained.maps.values()), segments))
 
 
 def _together(plan: ProbePlan, copies: int) -> Iterator[list[int]]:
@@ -186,17 +169,25 @@ def _before(
     disturber: Disturber,
     plan: ProbePlan,
     *,
-    segments: SegmentedBatch,
-    look: Callable[..., Look],
+    looker: Looker,
+    target: Tensor | Callable[[Tensor], Tensor] | None,
 ) -> Look:
     """What a noise's copies are compared with: the clean images, as a rule."""
     if noise.has_reference:
-        return look(disturber.reference(noise), runs=clean.explained.runs)
+        return looker.look(disturber.reference(noise), classes=target, runs=clean.explained.runs)
     if noise.geometric and plan.align_geometric:
         flow = disturber.flow(noise)
         maps = {label: warp_maps(each, flow) for label, each in clean.explained.maps.items()}
-        return Look(replace(clean.explained, maps=maps), score_maps(list(maps.values()), segments))
+        return looker.score(replace(clean.explained, maps=maps))
     return clean
+
+
+def _original(before: Look, noisy: Look, images: Tensor, plan: ProbePlan, looker: Looker) -> Look | None:
+    """The copies explained for the classes of the clean images, if a reading asks for that."""
+    if not any(reading.target == "original" for reading in plan.readings.values()):
+        return None
+    classes = before.explained.classes
+    return looker.look_for(noisy, images, classes.repeat(len(images) // len(classes)))
 
 
 def _target(plan: ProbePlan, clean: Explained | None = None) -> Tensor | Callable[[Tensor], Tensor] | None:
@@ -204,17 +195,18 @@ def _target(plan: ProbePlan, clean: Explained | None = None) -> Tensor | Callabl
     if isinstance(plan.target, int):
         chosen = plan.target
         return lambda logits: torch.full((len(logits),), chosen, device=logits.device)
-    if plan.target is None and plan.multilabel and clean is not None:
-        return clean.classes
+    if plan.target == "original" or (plan.target is None and plan.multilabel):
+        return None if clean is None else clean.classes
+    assert not isinstance(plan.target, str)
     return plan.target
 
 
 def _view(images: Tensor, look: Look, plan: ProbePlan, *, copy: int = 0) -> View:
-    count = len(look.scored.scores)
+    count = len(look.scored[0].scores)
     own = slice(copy * count, (copy + 1) * count)
     classes = look.explained.classes if plan.multilabel else look.explained.decisions(multilabel=False)
     first = next(iter(look.explained.maps.values()))
-    return View(images[own], classes[own], first[own], look.scored.scores[:, copy, 0])
+    return View(images[own], classes[own], first[own], look.scored[0].scores[:, copy, 0])
 
 
 def _side_by_side(comparisons: list[Comparison]) -> Comparison:

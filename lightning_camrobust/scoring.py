@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_camrobust.reading import Reduction
 from lightning_camrobust.segmented import SegmentedBatch
 
 
@@ -24,12 +25,13 @@ class ScoredMaps:
     rankable: Tensor
 
 
-def score_maps(maps: Sequence[Tensor], segments: SegmentedBatch) -> ScoredMaps:
+def score_maps(maps: Sequence[Tensor], segments: SegmentedBatch, *, reduction: Reduction = "mean") -> ScoredMaps:
     """Score the maps of all methods.
 
     Args:
         maps: For each method ``(copies * b, h, w)`` float, all images of the first copy first.
         segments: The segments of the b images.
+        reduction: What stands for a segment.
 
     Returns:
         The scores.
@@ -50,7 +52,7 @@ def score_maps(maps: Sequence[Tensor], segments: SegmentedBatch) -> ScoredMaps:
     for members in by_size.values():
         together = torch.stack([maps[index] for index in members])  # (m, copies * b, h, w)
         copies_first = together.reshape(len(members), -1, len(segments), *together.shape[2:])
-        found, present, ranked = segments.score(copies_first.permute(2, 1, 0, 3, 4))
+        found, present, ranked = segments.score(copies_first.permute(2, 1, 0, 3, 4), reduction=reduction)
         for position, index in enumerate(members):
             scores[index], rankable[index] = found[:, :, position], ranked[:, :, position]
     return ScoredMaps(torch.stack(scores, dim=2), present, torch.stack(rankable, dim=2))

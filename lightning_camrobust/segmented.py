@@ -9,7 +9,9 @@ from torch import Tensor
 from lightning_camrobust.cache import TensorCache
 from lightning_camrobust.comparison import score_segments
 from lightning_camrobust.pixels import PixelSpace
-from lightning_camrobust.pooling import build_pooling
+from lightning_camrobust.pooling import build_pooling, pool_maps, snap_ties
+from lightning_camrobust.reading import Reduction
+from lightning_camrobust.reducing import segment_maxima, segment_sums
 from lightning_camrobust.segmentation import host_keys, segment_pixels
 from lightning_camrobust.types import Segmenter
 
@@ -56,11 +58,12 @@ class SegmentedBatch:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def score(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def score(self, maps: Tensor, *, reduction: Reduction = "mean") -> tuple[Tensor, Tensor, Tensor]:
         """Score maps.
 
         Args:
             maps: ``(b, ..., h, w)`` float, any number of maps of each image.
+            reduction: What stands for a segment. Others than the mean ask for the labels each time.
 
         Returns:
             Rank scores ``(b, ..., s)`` float64, existing segments ``(b, s)`` bool, rankable maps ``(b, ...)`` bool.
@@ -70,7 +73,15 @@ class SegmentedBatch:
             self._ready[size] = self._operators(size)
         operator, present = self._ready[size]
         scores, rankable = score_segments(maps, operator, present)
+        if reduction != "mean":
+            scores = snap_ties(self._reduced(maps, operator, reduction), maps)
         return scores, present, rankable
+
+    def _reduced(self, maps: Tensor, operator: Tensor, reduction: Reduction) -> Tensor:
+        labels = self.labels(range(len(self)))
+        if reduction == "sum":
+            return segment_sums(pool_maps(maps, operator), labels)
+        return segment_maxima(maps, labels, count=operator.shape[1])
 
     def labels(self, indices: Sequence[int]) -> Tensor:
         """Return the segments ``(n, H, W)`` int64 of some images."""

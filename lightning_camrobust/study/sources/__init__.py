@@ -1,0 +1,1 @@
+"""Where the images of a study come from: folders, arrays, data sets and data modules of users."""
