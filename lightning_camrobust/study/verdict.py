@@ -1,0 +1,113 @@
+"""The findings of a study in plain sentences."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from lightning_camrobust.study.findings import Estimate, ModelFindings, PairRow, ScoreRow, Stability
+
+MULTIPLICITY = (
+    "Methods are compared in pairs within one model; p-values of robustness, of consistency and of responsiveness are "
+    "three families, each corrected by Holm's procedure over all its pairs.",
+    "Mean ranks are compared by Nemenyi's critical difference, which covers all pairs of methods at once.",
+    "Two models are compared in one family, corrected by Holm's procedure: robustness, consistency, responsiveness and "
+    "flip rate; changes of classes are a family of their own.",
+    "Confidence intervals are of one number each and are not corrected for their number.",
+)
+
+
+def describe_model(found: ModelFindings, *, alpha: float = 0.05) -> Iterator[str]:
+    """Say which method is the most robust on one model, and whether that can be relied on.
+
+    Args:
+        found: All about the model.
+        alpha: Level at which two methods count as different, after Holm's correction.
+
+    Returns:
+        One sentence or a few.
+    """
+    where = f"{found.model} ({found.target_layer}, {found.num_images} images of {found.data})"
+    kind = ranked_kind(found.scores)
+    rows = [row for row in found.scores if row.kind == kind and row.perturbation is None]
+    known = sorted((row for row in rows if not math.isnan(row.robustness.value)), key=lambda row: -row.robustness.value)
+    if not known:
+        reason = "no prediction changed" if all(row.changed_count == 0 for row in rows) else "a set of pairs is empty"
+        yield f"{where}: robustness is undefined under {kind} noises, as {reason}. Higher severities help."
+        return
+    if len(known) == 1:
+        yield f"{where}: {known[0].method} has RM {estimate_text(known[0].robustness)} under {kind} noises."
+    else:
+        yield f"{where}, {kind} noises: {_extremes(known, found.pairs, alpha)}"
+    if found.stability is not None:
+        if found.stability.stable:
+            yield f"{where}: the ranking is stable under {len(found.stability.rows) - 1} other settings."
+        else:
+            yield f"{where}: the ranking is not stable, because {_unstable(found.stability)}."
+    if known[0].low_support:
+        yield f"{where}: a set has fewer than 30 pairs, so these numbers say little."
+
+
+def ranked_kind(scores: Sequence[ScoreRow]) -> str:
+    """Say which kind of noises methods are ranked on: photometric ones where there are any.
+
+    Args:
+        scores: Rows of one model.
+
+    Returns:
+        The kind.
+    """
+    kinds = [row.kind for row in scores]
+    return "photometric" if "photometric" in kinds else kinds[0]
+
+
+def estimate_text(estimate: Estimate) -> str:
+    """Write a number with its interval.
+
+    Args:
+        estimate: Any.
+
+    Returns:
+        Such as ``"0.512 (0.480 to 0.544)"``; "undefined" where it is.
+
+    Example:
+        >>> estimate_text(Estimate(0.5, 0.4, 0.6)), estimate_text(Estimate(math.nan, math.nan, math.nan))
+        ('0.500 (0.400 to 0.600)', 'undefined')
+    """
+    if math.isnan(estimate.value):
+        return "undefined"
+    if math.isnan(estimate.low) or math.isnan(estimate.high):
+        return f"{estimate.value:.3f} (no interval)"
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def _unstable(stability: Stability) -> str:
+    changed = [row for row in stability.rows[1:] if not row.tau >= stability.least_tau]
+    undefined = [row.label for row in changed if math.isnan(row.tau)]
+    known = [f"{row.label} (tau {row.tau:.2f})" for row in changed if not math.isnan(row.tau)]
+    parts = [f"the order of methods changes under {', '.join(known)}"] if known else []
+    if undefined:
+        parts.append(f"it is undefined under {', '.join(undefined)}")
+    return " and ".join(parts)
+
+
+def _extremes(known: Sequence[ScoreRow], pairs: Sequence[PairRow], alpha: float) -> str:
+    different = {
+        frozenset((row.first, row.second)) for row in pairs if row.measure == "robustness" and row.p_adjusted < alpha
+    }
+
+    def with_equals(one: ScoreRow) -> list[ScoreRow]:
+        return [row for row in known if frozenset((row.method, one.method)) not in different]
+
+    best, worst = with_equals(known[0]), with_equals(known[-1])
+    if len(best) == len(known):
+        return f"no method is told apart from the first, {_named(known[0])}."
+    return f"most robust {_group(best)}; least robust {_group(worst[::-1])}."
+
+
+def _group(rows: Sequence[ScoreRow]) -> str:
+    first = _named(rows[0])
+    others = [row.method for row in rows[1:]]
+    return f"{first}, not told apart from {', '.join(others)}" if others else first
+
+
+def _named(row: ScoreRow) -> str:
+    return f"{row.method}, RM {estimate_text(row.robustness)}"
