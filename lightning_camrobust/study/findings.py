@@ -60,7 +60,7 @@ class PairRow:
     """Two methods, or two models, compared on the same images.
 
     Attributes:
-        measure: ``"robustness"``, ``"consistency"`` or ``"responsiveness"``.
+        measure: ``"robustness"``, ``"consistency"``, ``"responsiveness"`` or ``"flip_rate"``.
         first: Label.
         second: Label.
         difference: First minus second.
