@@ -1,6 +1,6 @@
 """The grid of a study: what is measured on every model and image."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,8 @@ from lightning_camrobust.fusion import LayerFusion
 from lightning_camrobust.plan import ProbePlan, Target, make_plan
 from lightning_camrobust.reading import Reading, Reduction, make_reading
 from lightning_camrobust.severity import Column
-from lightning_camrobust.study.sweep import describe_member, describe_reading, resolve_readings
+from lightning_camrobust.study.description import describe_member, describe_setting
+from lightning_camrobust.study.sweep import describe_reading, resolve_readings
 from lightning_camrobust.types import CAMMethod, MapSimilarity, Perturbation, Segmenter, Similarity
 
 # The six of the paper.
@@ -101,15 +102,10 @@ class StudyGrid:
             "severities": sorted({noise.severity for noise in plan.noises}),
             "reading": describe_reading(plan.reading),
             "readings": {label: describe_reading(reading) for label, reading in plan.readings.items()},
-            "target": _describe_target(self.target),
+            # None is another word for "predicted".
+            "target": "predicted" if plan.target is None else describe_setting(plan.target),
             "severity_column": self.severity_column,
             "align_geometric": self.align_geometric,
             "layer_fusion": self.layer_fusion,
             "seed": self.seed,
         }
-
-
-def _describe_target(target: Target) -> int | str:
-    if isinstance(target, Callable):  # type: ignore[arg-type]
-        return f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', repr(target))}"
-    return "predicted" if target is None else target  # type: ignore[return-value]

@@ -1,13 +1,14 @@
 """The settings under which a study asks whether its conclusion still holds: one changed at a time."""
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from lightning_camrobust.compare.rbo import RankBiasedOverlap
 from lightning_camrobust.errors import ArgumentError
-from lightning_camrobust.members import member_family, resolve_member
+from lightning_camrobust.members import resolve_member
 from lightning_camrobust.reading import Reading
+from lightning_camrobust.study.description import describe_member
 
 _PATIENCES = (0.2, 0.5, 0.8, 0.9)
 _TIES = ("b", "a", "w", "stable")
@@ -96,32 +97,3 @@ def describe_reading(reading: Reading) -> dict[str, Any]:
         "reduction": reading.reduction,
         "target": reading.target,
     }
-
-
-def describe_member(member: Any) -> dict[str, Any]:
-    """Write a member as plain data.
-
-    Args:
-        member: CAM method, perturbation, segmenter, similarity.
-
-    Returns:
-        ``name``, and its settings; what is not a plain value is written as text.
-
-    Example:
-        >>> describe_member(resolve_member("segment", "grid"))
-        {'name': 'grid', 'rows': 7, 'columns': 7}
-    """
-    settings = {}
-    if is_dataclass(member) and not isinstance(member, type):
-        settings = {each.name: _plain(getattr(member, each.name)) for each in fields(member)}
-    return {"name": member_family(member), **settings}
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return describe_member(value)
-    return repr(value)

@@ -30,19 +30,19 @@ def describe_model(found: ModelFindings, *, alpha: float = 0.05) -> Iterator[str
     rows = [row for row in found.scores if row.kind == kind and row.perturbation is None]
     known = sorted((row for row in rows if not math.isnan(row.robustness.value)), key=lambda row: -row.robustness.value)
     if not known:
-        reason = "no prediction changed" if all(row.changed_count == 0 for row in rows) else "a set of pairs is empty"
-        yield f"{where}: robustness is undefined under {kind} noises, as {reason}. Higher severities help."
+        yield f"{where}: robustness is undefined under {kind} noises, as {_why_undefined(rows)}."
         return
     if len(known) == 1:
         yield f"{where}: {known[0].method} has RM {estimate_text(known[0].robustness)} under {kind} noises."
     else:
         yield f"{where}, {kind} noises: {_extremes(known, found.pairs, alpha)}"
+    unranked = [row for row in rows if math.isnan(row.robustness.value)]
+    if unranked:
+        names = ", ".join(row.method for row in unranked)
+        yield f"{where}: the robustness of {names} is undefined, as {_why_undefined(unranked)}."
     if found.stability is not None:
-        if found.stability.stable:
-            yield f"{where}: the ranking is stable under {len(found.stability.rows) - 1} other settings."
-        else:
-            yield f"{where}: the ranking is not stable, because {_unstable(found.stability)}."
-    if known[0].low_support:
+        yield f"{where}: {_stability_text(found.stability)}"
+    if any(row.low_support for row in known):
         yield f"{where}: a set has fewer than 30 pairs, so these numbers say little."
 
 
@@ -77,6 +77,26 @@ def estimate_text(estimate: Estimate) -> str:
     if math.isnan(estimate.low) or math.isnan(estimate.high):
         return f"{estimate.value:.3f} (no interval)"
     return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def _why_undefined(rows: Sequence[ScoreRow]) -> str:
+    """Only scored pairs count: a prediction that changed while a map could not be ranked is in no set."""
+    if all(row.same_count == row.changed_count == 0 for row in rows):
+        return "no pair of maps could be scored"
+    if all(row.changed_count == 0 for row in rows):
+        return "no scored pair changed its class; higher severities help"
+    if all(row.same_count == 0 for row in rows):
+        return "no scored pair kept its class; lower severities help"
+    return "a set of pairs is empty"
+
+
+def _stability_text(stability: Stability) -> str:
+    if stability.stable:
+        count = len(stability.rows) - 1
+        return f"the ranking is stable under {count} other {'setting' if count == 1 else 'settings'}."
+    if math.isnan(stability.rows[0].tau):
+        return "there is no ranking that other settings could be compared with."
+    return f"the ranking is not stable, because {_unstable(stability)}."
 
 
 def _unstable(stability: Stability) -> str:

@@ -1,0 +1,105 @@
+"""Models that were measured on the same grid, brought together."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+from lightning_camrobust.errors import ArgumentError
+from lightning_camrobust.study.findings import MixedComparison
+from lightning_camrobust.study.model_findings import IMAGE_MEASURES
+from lightning_camrobust.study.outcomes import Outcomes
+from lightning_camrobust.study.settings import ranked_kind
+from lightning_camrobust.study.statistics.image_means import image_means
+from lightning_camrobust.study.statistics.mixed import mixed_comparison
+
+# More models than this are compared with the first one only.
+_ALL_PAIRS = 4
+
+
+def mixed_models(measured: Sequence[Outcomes], *, confidence: float = 0.95) -> Iterator[MixedComparison]:
+    """Compare methods over all models of a data set at once.
+
+    Args:
+        measured: Of every model.
+        confidence: Of the intervals.
+
+    Returns:
+        Two comparisons for each data set with two models or more that share images, methods and noises.
+    """
+    for group in _same_grid(measured):
+        kind = ranked_kind(group[0])
+        for measure in IMAGE_MEASURES:
+            means = {}
+            for outcomes in group:
+                ranked = outcomes.of_kind(kind)
+                means[model_label(outcomes)] = image_means(ranked.similarity, ranked.same, measure=measure)
+            yield mixed_comparison(means, list(group[0].methods), measure=measure, confidence=confidence)
+
+
+def comparable_pairs(measured: Sequence[Outcomes]) -> list[tuple[Outcomes, Outcomes]]:
+    """List the pairs of models that were measured on the same grid; with more than four, each with the first.
+
+    Args:
+        measured: Of every model and target layer.
+
+    Returns:
+        Pairs.
+    """
+    found = []
+    for group in _same_grid(measured):
+        pairs = list(combinations(group, 2))
+        found += pairs if len(group) <= _ALL_PAIRS else [pair for pair in pairs if pair[0] is group[0]]
+    return found
+
+
+def chosen_pairs(first: Sequence[Outcomes], second: Sequence[Outcomes]) -> list[tuple[Outcomes, Outcomes]]:
+    """Pair the target layers of two models.
+
+    Args:
+        first: Outcomes of one model, on every target layer and data set.
+        second: Of the other.
+
+    Returns:
+        Pairs on the same data: of the layers that both have, if there are any; else every layer with every one.
+
+    Raises:
+        ArgumentError: If the two share no data.
+    """
+    pairs = [(before, after) for before in first for after in second if before.data == after.data]
+    if not pairs:
+        data = [", ".join(sorted({repr(each.data) for each in model})) for model in (first, second)]
+        raise ArgumentError(
+            f"compare_studies: {first[0].model!r} was measured on {data[0]} and {second[0].model!r} on {data[1]}. "
+            "Measure both on the same images."
+        )
+    return [pair for pair in pairs if pair[0].target_layer == pair[1].target_layer] or pairs
+
+
+def named_pairs(pairs: Sequence[tuple[Outcomes, Outcomes]]) -> Iterator[tuple[Outcomes, Outcomes]]:
+    """Say the target layer in the name of models that are compared on several layers.
+
+    Args:
+        pairs: Outcomes of two models each.
+
+    Returns:
+        The same, in which no two pairs have the same two names.
+    """
+    times = Counter((first.model, second.model) for first, second in pairs)
+    for first, second in pairs:
+        if times[first.model, second.model] > 1 and first.model != second.model:
+            yield tuple(replace(each, model=f"{each.model} at {each.target_layer}") for each in (first, second))  # type: ignore[misc]
+        else:
+            yield first, second
+
+
+def model_label(outcomes: Outcomes) -> str:
+    """Name a model and its target layer."""
+    return f"{outcomes.model} ({outcomes.target_layer})"
+
+
+def _same_grid(measured: Sequence[Outcomes]) -> list[list[Outcomes]]:
+    groups: dict[object, list[Outcomes]] = {}
+    for outcomes in measured:
+        groups.setdefault((outcomes.data, outcomes.images, outcomes.methods, outcomes.noises), []).append(outcomes)
+    return [group for group in groups.values() if len(group) > 1]
