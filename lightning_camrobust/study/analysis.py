@@ -10,16 +10,12 @@ from lightning_camrobust.errors import ArgumentError, UnknownNameError, nearest_
 from lightning_camrobust.study.across_models import chosen_pairs, comparable_pairs, mixed_models, named_pairs
 from lightning_camrobust.study.difference import compare_models
 from lightning_camrobust.study.findings import Findings, GalleryItem, ModelDifference
-from lightning_camrobust.study.measured import MeasuredModel, load_measured
+from lightning_camrobust.study.measured import BASELINES, GALLERY, MeasuredModel, load_measured
 from lightning_camrobust.study.model_findings import Statistics, analyse_model
 from lightning_camrobust.study.outcomes import Kind, Outcomes
 from lightning_camrobust.study.results import load_manifest
 from lightning_camrobust.study.settings import ranked_kind
 from lightning_camrobust.study.verdict import MULTIPLICITY, describe_model
-
-
-GALLERY = "gallery.json"
-BASELINES = "baselines.json"
 
 
 def analyse(

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from lightning_camrobust.gallery import collect_gallery, picture_noises
@@ -16,13 +17,12 @@ from lightning_camrobust.report.drawing import draw_gallery
 from lightning_camrobust.study.findings import GalleryItem
 from lightning_camrobust.study.grid import StudyGrid
 from lightning_camrobust.study.image import ImageSource
+from lightning_camrobust.study.measured import GALLERY
 from lightning_camrobust.study.measuring import LoadedModel, find_layers, load_model
 from lightning_camrobust.study.model import StudyModel
 from lightning_camrobust.study.outcomes import Integers, Outcomes
 from lightning_camrobust.study.statistics.image_means import image_means
 from lightning_camrobust.study.storage import written_whole
-
-GALLERY = "gallery.json"
 
 
 def extreme_images(outcomes: Outcomes, method: str, count: int) -> tuple[Integers, Integers]:
@@ -65,6 +65,7 @@ def write_gallery(
     grid: StudyGrid,
     *,
     count: int = 4,
+    device: torch.device | str = "cpu",
 ) -> list[GalleryItem]:
     """Draw the most and the least stable images of each model.
 
@@ -75,6 +76,7 @@ def write_gallery(
         images: The data set.
         grid: What was measured.
         count: Images a picture; with 0 earlier pictures are left out of the report.
+        device: Where the networks run.
 
     Returns:
         What was drawn; the files lie in ``gallery/`` and are listed in ``gallery.json``.
@@ -85,6 +87,7 @@ def write_gallery(
         (folder / "gallery").mkdir(parents=True, exist_ok=True)
         for name in dict.fromkeys(each.model for each in outcomes):
             loaded = load_model(models[name])
+            loaded.network.to(device)
             layers = find_layers(loaded, models[name], images[0])
             for each in (found for found in outcomes if found.model == name):
                 items += _draw_model(folder, each, loaded, layers[each.target_layer], images, grid.plan(), count)

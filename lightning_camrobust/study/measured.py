@@ -10,6 +10,10 @@ from lightning_camrobust.errors import ArgumentError
 from lightning_camrobust.study.outcomes import Outcomes
 from lightning_camrobust.study.results import load_manifest, load_outcomes
 
+# What a study may hold beside its results: lists of pictures, and of verdicts on scores that remove pixels.
+GALLERY = "gallery.json"
+BASELINES = "baselines.json"
+
 
 @dataclass(frozen=True)
 class MeasuredModel:
@@ -33,8 +37,8 @@ def load_measured(folders: str | Path | Sequence[str | Path]) -> list[MeasuredMo
         folders: One or several.
 
     Returns:
-        Every model and target layer. A name that stands for other numbers in another folder gets its folder's name in
-        front, such as ``"monday/resnet"``.
+        Every model and target layer. A name that another folder has as well, for whatever network, gets its folder's
+        name in front, such as ``"monday/resnet"``.
 
     Raises:
         ArgumentError: If there is no folder, one is given twice, or a study is unfinished or unreadable.
@@ -46,9 +50,11 @@ def load_measured(folders: str | Path | Sequence[str | Path]) -> list[MeasuredMo
         if count > 1:
             raise ArgumentError(f"Report: the folder {folder} is named {count} times. Name each study once.")
     found = [_load(folder) for folder in given]
-    keys = Counter(_key(each.outcomes) for models in found for each in models)
+    folders_of = Counter(name for models in found for name in {each.outcomes.model for each in models})
     return [
-        each if keys[_key(each.outcomes)] == 1 else _with_folder(each, given) for models in found for each in models
+        each if folders_of[each.outcomes.model] == 1 else _with_folder(each, given)
+        for models in found
+        for each in models
     ]
 
 
@@ -58,10 +64,6 @@ def _load(folder: Path) -> list[MeasuredModel]:
         MeasuredModel(each, folder, float(seconds.get(each.model, {}).get(each.target_layer, float("nan"))))
         for each in load_outcomes(folder)
     ]
-
-
-def _key(outcomes: Outcomes) -> tuple[str, str, str]:
-    return outcomes.model, outcomes.target_layer, outcomes.data
 
 
 def _with_folder(measured: MeasuredModel, folders: Sequence[Path]) -> MeasuredModel:

@@ -120,6 +120,8 @@ def _extremes(known: Sequence[ScoreRow], pairs: Sequence[PairRow], alpha: float)
     best, worst = with_equals(known[0]), with_equals(known[-1])
     if len(best) == len(known):
         return f"no method is told apart from the first, {_named(known[0])}."
+    if known[-1] in best:
+        return f"{_named(known[0])}, comes first and {_named(known[-1])}, last, but these two are not told apart."
     return f"most robust {_group(best)}; least robust {_group(worst[::-1])}."
 
 
