@@ -94,6 +94,136 @@ LEVELS = (
     ("report.drawing",),
     ("report", "trainers"),
     ("callback",),
+    # The study, on top of all that.
+    (
+        "commands.naming",
+        "study.architecture",
+        "study.checkpoints",
+        "study.critique_settings",
+        "study.figures.vector",
+        "study.image",
+        "study.outcomes",
+        "study.page.citation",
+        "study.page.writing",
+        "study.progress",
+        "study.region_maps",
+        "study.sources.arrays",
+        "study.sources.datamodule",
+        "study.sources.framing",
+        "study.sources.labels",
+        "study.storage",
+    ),
+    (
+        "commands.options",
+        "commands.parsing",
+        "study.figures.style",
+        "study.findings",
+        "study.manifest",
+        "study.paired",
+        "study.rankings",
+        "study.rows",
+        "study.sources.npz",
+        "study.sources.pictures",
+        "study.sources.tables",
+        "study.statistics.distribution",
+        "study.statistics.image_means",
+        "study.statistics.random_intercept",
+        "study.statistics.totals",
+        "study.statistics.wald",
+        "study.verdict_on_baselines",
+        "study.weights",
+    ),
+    (
+        "study.figures.curves",
+        "study.figures.sheet",
+        "study.model",
+        "study.page.pictures",
+        "study.page.tables",
+        "study.page.texts",
+        "study.shards",
+        "study.sources.dataset",
+        "study.sources.folder",
+        "study.statistics.correction",
+        "study.statistics.friedman",
+        "study.statistics.model_tables",
+        "study.statistics.pair_sums",
+        "study.statistics.signed_rank",
+        "study.verdict",
+        "study.wording",
+    ),
+    (
+        "study.description",
+        "study.figures.points",
+        "study.measuring",
+        "study.model_pair",
+        "study.page.sentences",
+        "study.results",
+        "study.show",
+        "study.source",
+        "study.statistics.intervals",
+        "study.statistics.mixed",
+        "study.statistics.resampling",
+        "study.statistics.support",
+        "study.statistics.wilcoxon",
+    ),
+    (
+        "study.class_changes",
+        "study.difference_verdict",
+        "study.figures.critical_difference",
+        "study.figures.difference",
+        "study.figures.forest",
+        "study.figures.heatmap",
+        "study.figures.severity_curves",
+        "study.measured",
+        "study.page.methods_text",
+        "study.statistics.bootstrap",
+        "study.sweep",
+    ),
+    (
+        "study.difference",
+        "study.figures.settings",
+        "study.grid",
+        "study.scores",
+        "study.settings",
+    ),
+    (
+        "study.critique",
+        "study.gallery",
+        "study.job",
+        "study.page.illustrations",
+        "study.swaps",
+    ),
+    (
+        "study.conclusion",
+        "study.page.sections",
+        "study.prober",
+    ),
+    (
+        "study.model_findings",
+        "study.page.report_page",
+        "study.running",
+    ),
+    (
+        "commands.measuring",
+        "study.across_models",
+    ),
+    (
+        "commands.show",
+        "study.analysis",
+    ),
+    ("commands.analysing",),
+    (
+        "commands.compare",
+        "commands.report",
+        "commands.study",
+    ),
+    (),
+    (),
+    (),
+    ("study",),
+    ("commands",),
+    ("cli",),
+    ("__main__",),
     ("__init__",),
 )
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
@@ -101,14 +231,18 @@ LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 # Where a heavy library may be named at all, and where a module may even load it when it is itself imported.
 NOBODY = ()
 HEAVY = {
-    "lightning": {"named": ("callback", "study"), "loaded": ("callback", "study")},
+    "lightning": {"named": ("callback", "study", "commands"), "loaded": ("callback", "study")},
     "pytorch_lightning": {"named": ("callback", "study"), "loaded": ("callback", "study")},
     "torchmetrics": {"named": ("metric", "compare.ssim", "certify.metric"), "loaded": ("metric", "certify.metric")},
-    "matplotlib": {"named": ("report",), "loaded": NOBODY},
+    "matplotlib": {"named": ("report", "study.figures", "study.show", "study.page"), "loaded": NOBODY},
     "pytorch_grad_cam": {"named": ("cams.pytorch_grad_cam",), "loaded": NOBODY},
     "skimage": {"named": ("segment",), "loaded": NOBODY},
     "torchvision": {"named": NOBODY, "loaded": NOBODY},
-    "PIL": {"named": ("perturb.jpeg",), "loaded": NOBODY},
+    "PIL": {"named": ("perturb.jpeg", "study.sources", "study.show", "study.page", "commands"), "loaded": NOBODY},
+    "pyarrow": {"named": ("study",), "loaded": NOBODY},
+    "pandas": {"named": NOBODY, "loaded": NOBODY},
+    "jinja2": {"named": ("study.page",), "loaded": NOBODY},
+    "rich": {"named": ("study.progress", "commands"), "loaded": NOBODY},
 }
 
 
@@ -130,6 +264,15 @@ def source_of(module):
     return (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8")
 
 
+def imported_module(start, name):
+    """Say which module `from start import name` names: a module of that package, or `start` itself."""
+    if start == PACKAGE:
+        return f"{start}.{name}"
+    folder = ROOT.joinpath(*start.split(".")[1:]) if start.startswith(f"{PACKAGE}.") else None
+    inner = folder is not None and ((folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file())
+    return f"{start}.{name}" if inner else start
+
+
 def arrows(source, module):
     """List all imports of a source text, those in functions and under TYPE_CHECKING included."""
     package = f"{PACKAGE}.{module}".rpartition(".")[0]
@@ -148,7 +291,7 @@ def arrows(source, module):
         elif isinstance(node, ast.ImportFrom):
             start = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
             # `from package import module` names a module as well.
-            names = [f"{start}.{each.name}" for each in node.names] if start == PACKAGE else [start]
+            names = [imported_module(start, each.name) for each in node.names]
         else:
             continue
         found += [Arrow(name, node.lineno, id(node) not in later) for name in names]
@@ -226,10 +369,14 @@ def test_arrows_point_down(module):
         ("cams.gradcam", "from .hirescam import HiResCAM", "never imports another member"),
         ("cams.gradcam", f"from {PACKAGE}.compare.rbo import Ties", "never imports another member"),
         ("newcomer", f"from {PACKAGE}.types import Trace", "newcomer has no place"),
-        ("probe", "import lightning.pytorch as pl", "only ('callback', 'study') may"),
-        ("report.tensorboard", "from pytorch_lightning import Trainer", "only ('callback', 'study') may"),
+        ("probe", "import lightning.pytorch as pl", "only ('callback', 'study', 'commands') may"),
+        ("report.tensorboard", "from pytorch_lightning import Trainer", "only ('callback', 'study', 'commands') may"),
         ("functional", "from torchmetrics import Metric", "only ('metric', "),
-        ("gallery", "def draw():\n    import matplotlib.pyplot", "only ('report',) may"),
+        (
+            "gallery",
+            "def draw():\n    import matplotlib.pyplot",
+            "only ('report', 'study.figures', 'study.show', 'study.page') may",
+        ),
         ("report.drawing", "from matplotlib.figure import Figure", "move it into the function"),
         ("cams.pytorch_grad_cam", "import pytorch_grad_cam", "move it into the function"),
         ("cams.gradcam", "def call():\n    import pytorch_grad_cam", "only ('cams.pytorch_grad_cam',) may"),
