@@ -232,7 +232,7 @@ LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 NOBODY = ()
 HEAVY = {
     "lightning": {"named": ("callback", "study", "commands"), "loaded": ("callback", "study")},
-    "pytorch_lightning": {"named": ("callback", "study"), "loaded": ("callback", "study")},
+    "pytorch_lightning": {"named": ("callback", "study", "commands"), "loaded": ("callback", "study")},
     "torchmetrics": {"named": ("metric", "compare.ssim", "certify.metric"), "loaded": ("metric", "certify.metric")},
     "matplotlib": {"named": ("report", "study.figures", "study.show", "study.page"), "loaded": NOBODY},
     "pytorch_grad_cam": {"named": ("cams.pytorch_grad_cam",), "loaded": NOBODY},

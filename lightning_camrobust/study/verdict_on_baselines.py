@@ -65,13 +65,13 @@ def _verdict(name: str, table: RankingTable) -> str:
     unstable = [metric for metric, stable in table.stable_metrics.items() if not stable]
     if not unstable:
         return f"Ranking of methods {name}: stable for {', '.join(table.metrics)}."
-    taus = ", ".join(f"{metric} (least tau {_least(table, metric):.2f})" for metric in unstable)
+    taus = ", ".join(f"{metric} ({_least(table, metric)})" for metric in unstable)
     return f"Ranking of methods {name}: unstable for {taus}."
 
 
-def _least(table: RankingTable, metric: str) -> float:
+def _least(table: RankingTable, metric: str) -> str:
     tau = table.tau[table.metrics.index(metric)]
-    return float("nan") if bool(tau.isnan().any()) else float(tau.min())
+    return "a tau is undefined" if bool(tau.isnan().any()) else f"least tau {float(tau.min()):.2f}"
 
 
 def _as_table(name: str, table: RankingTable) -> dict[str, Any]:
