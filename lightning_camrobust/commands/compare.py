@@ -83,9 +83,9 @@ def choose_models(folders: Sequence[Path], *, first: str | None, second: str | N
     Raises:
         ArgumentError: If there is no such model, or it is not clear which.
     """
-    from lightning_camrobust.study.results import load_outcomes
+    from lightning_camrobust.study.measured import load_measured
 
-    known = list(dict.fromkeys(each.model for folder in folders for each in load_outcomes(folder)))
+    known = list(dict.fromkeys(each.outcomes.model for each in load_measured(folders)))
     if first is None and second is None and len(known) == 2:
         return known[0], known[1]
     if first is None or second is None or first == second:

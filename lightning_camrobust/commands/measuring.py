@@ -141,7 +141,9 @@ def make_critique(options: Any) -> "CritiqueSettings":
     from lightning_camrobust.members import resolve_member
     from lightning_camrobust.study.critique import CritiqueSettings
 
-    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in given(options).items()}
+    settings: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in given(options).items()
+    }
     for name in settings.get("baselines", ()):
         resolve_member("baseline", name)
     return CritiqueSettings(**settings)

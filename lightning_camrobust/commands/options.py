@@ -159,8 +159,8 @@ class BaselineOptions:
     """The critique of scores that remove pixels: how much a verdict owes to what takes their place.
 
     Args:
-        num_images: Images that it rests on, evenly spaced; 0 leaves the critique out. It runs the network about three
-            times methods x baselines x steps for each.
+        num_images: Images that it rests on, evenly spaced, such as 16; 0 leaves it out, as it runs the network three
+            times methods x baselines x steps for each image.
         baselines: What takes the place of removed pixels, by name (docs/perturbations.md); two or more.
         step_counts: Numbers of removal steps.
         seeds: Of random pixels, and of RISE's masks.
@@ -168,7 +168,7 @@ class BaselineOptions:
         masks: RISE's own number of masks.
     """
 
-    num_images: int = 16
+    num_images: int = 0
     baselines: list[str] | None = None
     step_counts: list[int] = field(default_factory=lambda: [10, 20])
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])

@@ -10,6 +10,7 @@ from lightning_camrobust.errors import ArgumentError, UnknownNameError, nearest_
 from lightning_camrobust.study.across_models import chosen_pairs, comparable_pairs, mixed_models, named_pairs
 from lightning_camrobust.study.difference import compare_models
 from lightning_camrobust.study.findings import Findings, GalleryItem, ModelDifference
+from lightning_camrobust.study.headline import headline
 from lightning_camrobust.study.measured import BASELINES, GALLERY, MeasuredModel, load_measured
 from lightning_camrobust.study.model_findings import Statistics, analyse_model
 from lightning_camrobust.study.outcomes import Kind, Outcomes
@@ -93,7 +94,7 @@ def compare_studies(
         chosen_pairs([each.outcomes for each in one], [each.outcomes for each in other]),
         title or f"{second} against {first}",
         how=Statistics(resamples, seed, confidence),
-        differences_first=True,
+        compared=True,
     )
 
 
@@ -103,19 +104,18 @@ def _findings(
     title: str,
     *,
     how: Statistics,
-    differences_first: bool = False,
+    compared: bool = False,
 ) -> Findings:
     outcomes = [each.outcomes for each in measured]
     paths = list(dict.fromkeys(each.folder for each in measured))
     models = tuple(analyse_model(each.outcomes, seconds=each.seconds, how=how) for each in measured)
-    differences = tuple(_difference(*pair, how=how) for pair in named_pairs(pairs))
-    parts = [
-        [sentence for model in models for sentence in describe_model(model)],
-        [each.verdict for each in differences],
-    ]
+    differences, refused = _differences(pairs, how=how, must=compared)
+    about_models = [*headline(models), *(sentence for model in models for sentence in describe_model(model))]
+    about_pairs = [*(each.verdict for each in differences), *refused]
     return Findings(
         title=title,
-        verdict=tuple(sentence for part in (parts[::-1] if differences_first else parts) for sentence in part),
+        # Whoever asked for a comparison reads it first.
+        verdict=(*about_pairs, *about_models) if compared else (*about_models, *about_pairs),
         models=models,
         mixed=tuple(mixed_models(outcomes, confidence=how.confidence)),
         differences=differences,
@@ -128,8 +128,19 @@ def _findings(
     )
 
 
-def _difference(first: Outcomes, second: Outcomes, *, how: Statistics) -> ModelDifference:
-    return compare_models(first, second, kind=_shared_kind(first, second), **asdict(how))
+def _differences(
+    pairs: Sequence[tuple[Outcomes, Outcomes]], *, how: Statistics, must: bool
+) -> tuple[tuple[ModelDifference, ...], list[str]]:
+    """Compare models; a pair that cannot be compared is said, or, where it ``must`` be compared, refused."""
+    found, refused = [], []
+    for first, second in named_pairs(pairs):
+        try:
+            found.append(compare_models(first, second, kind=_shared_kind(first, second), **asdict(how)))
+        except ArgumentError as error:
+            if must:
+                raise
+            refused.append(f"{first.model} and {second.model} are not compared: {error}")
+    return tuple(found), refused
 
 
 def _shared_kind(first: Outcomes, second: Outcomes) -> Kind:

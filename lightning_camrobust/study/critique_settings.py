@@ -15,7 +15,7 @@ class CritiqueSettings:
     """What the critique varies.
 
     Attributes:
-        num_images: Evenly spaced over the data; 0 leaves the critique out. It runs the network about
+        num_images: Evenly spaced over the data; 0 leaves the critique out, as it runs the network about
             ``3 * methods * baselines * steps`` times an image.
         baselines: What takes the place of removed pixels, names or instances; two or more.
         step_counts: Numbers of removal steps; the first is used throughout.
@@ -27,7 +27,7 @@ class CritiqueSettings:
         ArgumentError: If there are too few baselines, step counts or seeds.
     """
 
-    num_images: int = 16
+    num_images: int = 0
     baselines: Sequence[str] = DEFAULT_BASELINES
     step_counts: Sequence[int] = (10, 20)
     seeds: Sequence[int] = (0, 1, 2)

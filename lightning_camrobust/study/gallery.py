@@ -1,6 +1,7 @@
 """Pictures of the images whose maps are most and least stable, drawn again with the network at hand."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -83,17 +84,30 @@ def write_gallery(
     """
     folder = Path(folder)
     items: list[GalleryItem] = []
-    if count > 0:
-        (folder / "gallery").mkdir(parents=True, exist_ok=True)
-        for name in dict.fromkeys(each.model for each in outcomes):
-            loaded = load_model(models[name])
-            loaded.network.to(device)
-            layers = find_layers(loaded, models[name], images[0])
-            for each in (found for found in outcomes if found.model == name):
-                items += _draw_model(folder, each, loaded, layers[each.target_layer], images, grid.plan(), count)
+    for name in dict.fromkeys(each.model for each in outcomes) if count > 0 else ():
+        loaded = load_model(models[name])
+        loaded.network.to(device)
+        layers = find_layers(loaded, models[name], images[0])
+        for number, each in enumerate(outcomes, 1):
+            if each.model == name:
+                # Two names may give one file name; the number tells them apart.
+                stem = f"gallery/{number}-{_slug(each)}"
+                items += _draw_model(folder, each, loaded, layers[each.target_layer], images, grid.plan(), count, stem)
+    before = _listed(folder)
     with written_whole(folder / GALLERY) as path:
         path.write_text(json.dumps([asdict(item) for item in items], indent=1), encoding="utf-8")
+    for file in before - {item.file for item in items}:
+        (folder / file).unlink(missing_ok=True)
     return items
+
+
+def _listed(folder: Path) -> set[str]:
+    """Read which pictures an earlier gallery drew; a damaged list names none."""
+    try:
+        found = json.loads((folder / GALLERY).read_text(encoding="utf-8"))
+        return {each["file"] for each in found if re.fullmatch(r"gallery/[\w-]+\.png", each["file"])}
+    except (OSError, ValueError, TypeError, KeyError):
+        return set()
 
 
 def _draw_model(
@@ -104,6 +118,7 @@ def _draw_model(
     images: ImageSource,
     plan: ProbePlan,
     count: int,
+    stem: str,
 ) -> Iterator[GalleryItem]:
     method = outcomes.methods[0]
     short = replace(plan, methods={method: plan.methods[method]}, readings={})
@@ -124,11 +139,11 @@ def _draw_model(
                 keep_noises=range(len(short.noises)),
             )
         gallery = collect_gallery(found, short, space=loaded.space, count=len(positions))
-        file = Path("gallery") / f"{_slug(outcomes)}-{how}.png"
+        file = f"{stem}-{how}.png"
         with written_whole(folder / file) as path:
             draw_gallery(gallery, heading=title).savefig(path, format="png")
         names = ", ".join(outcomes.images[position] for position in positions)
-        yield GalleryItem(title=title, file=file.as_posix(), alt=f"Images and maps, clean and noisy, of {names}.")
+        yield GalleryItem(title=title, file=file, alt=f"Images and maps, clean and noisy, of {names}.")
 
 
 def _slug(outcomes: Outcomes) -> str:

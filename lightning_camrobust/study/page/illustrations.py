@@ -1,5 +1,6 @@
 """Which figures a report has, how they are called and what stands below them."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -142,6 +143,8 @@ def _of_model(model: ModelFindings, place: int, palette: Palette) -> Iterator[Il
 def _of_rankings(model: ModelFindings, place: int, palette: Palette) -> Iterator[Illustration]:
     named: dict[str, Any] = {"palette": palette, "model": model.model}
     for test in model.rank_tests:
+        if any(math.isnan(rank) for rank in test.mean_ranks):
+            continue  # no image has a value for every method; the text says so
         group = f"ranks_{test.measure}"
         stem = file_stem(group, place + 1, model.model)
         caption = f"Mean ranks by {test.measure}, best on the left."
