@@ -154,6 +154,7 @@ LEVELS = (
     (
         "study.description",
         "study.figures.points",
+        "study.headline",
         "study.measuring",
         "study.model_pair",
         "study.page.sentences",

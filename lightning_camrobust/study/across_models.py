@@ -45,8 +45,17 @@ def comparable_pairs(measured: Sequence[Outcomes]) -> list[tuple[Outcomes, Outco
 
     Returns:
         Pairs.
+
+    Example:
+        >>> import numpy as np
+        >>> def outcomes(model, data):
+        ...     nobody, none = np.zeros(0, dtype=np.int64), np.zeros((0, 0))
+        ...     return Outcomes(model, "layer4", data, (), nobody, (), (), nobody, none, none, none, nobody)
+        >>> measured = [outcomes("a", "pets"), outcomes("b", "cars"), outcomes("c", "pets")]
+        >>> [(first.model, second.model) for first, second in comparable_pairs(measured)]
+        [('a', 'c')]
     """
-    found = []
+    found: list[tuple[Outcomes, Outcomes]] = []
     for group in _same_grid(measured):
         pairs = list(combinations(group, 2))
         found += pairs if len(group) <= _ALL_PAIRS else [pair for pair in pairs if pair[0] is group[0]]

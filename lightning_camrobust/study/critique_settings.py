@@ -25,6 +25,11 @@ class CritiqueSettings:
 
     Raises:
         ArgumentError: If there are too few baselines, step counts or seeds.
+        UnknownNameError: If there is no such baseline.
+
+    Example:
+        >>> CritiqueSettings(baselines=("black", "white"), rise=False).step_counts
+        (10, 20)
     """
 
     num_images: int = 0

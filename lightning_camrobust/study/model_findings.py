@@ -44,6 +44,18 @@ def analyse_model(outcomes: Outcomes, *, seconds: float = float("nan"), how: Sta
 
     Returns:
         The findings.
+
+    Example:
+        >>> import numpy as np
+        >>> from lightning_camrobust.study.outcomes import Noise
+        >>> nobody, same = np.zeros(4, dtype=np.int64), np.tile([True, False], (4, 1))
+        >>> outcomes = Outcomes(
+        ...     "net", "layer4", "pets", tuple("abcd"), nobody, ("gradcam",), (Noise("fog", 1), Noise("fog", 5)),
+        ...     nobody, np.where(same, 0, 1), same, np.tile([[0.5, 0.2]], (4, 1, 1)), np.full(4, 0.1),
+        ... )
+        >>> found = analyse_model(outcomes)
+        >>> found.accuracy, round(found.scores[0].robustness.value, 3), found.stability
+        (1.0, 0.4, None)
     """
     how = Statistics() if how is None else how
     resampling, confidence = how.resampling(outcomes), how.confidence

@@ -1,5 +1,6 @@
 """RISE drawn with other settings: how far its maps depend on luck and on choices nobody reports."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_camrobust.cams.rise import RISE
-from lightning_camrobust.compare.spearman import Spearman
+from lightning_camrobust.compare.spearman import spearman_correlation
 from lightning_camrobust.compare.topk import TopKIoU
 from lightning_camrobust.types import CAMMethod
 
@@ -72,8 +73,10 @@ def agreement_rows(regions: RegionMaps) -> dict[str, Any]:
     for name, maps in others:
         cells = [each.flatten(1).double() for each in (own[1], maps)]
         present = torch.ones_like(cells[0], dtype=torch.bool)
-        agreement = (float(member(*cells, present=present).nanmean()) for member in (Spearman(), TopKIoU(share=0.2)))
-        rows.append([name, *(value if value == value else None for value in agreement)])
+        # The correlation itself, in [-1, 1]; the similarity of that name is moved to [0, 1].
+        values = (spearman_correlation(*cells), TopKIoU(share=0.2)(*cells, present=present))
+        means = [float(value.nanmean()) for value in values]
+        rows.append([name, *(None if math.isnan(mean) else mean for mean in means)])
     return {
         "title": "Agreement of RISE's maps with those of its own settings",
         "columns": ["changed", "Spearman", "IoU of the top 20%"],

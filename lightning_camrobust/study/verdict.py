@@ -54,6 +54,12 @@ def ranked_kind(scores: Sequence[ScoreRow]) -> str:
 
     Returns:
         The kind.
+
+    Example:
+        >>> nothing = Estimate(math.nan, math.nan, math.nan)
+        >>> rest = (None, None, *[nothing] * 5, *[0] * 5, 0.1, True)
+        >>> ranked_kind([ScoreRow("gradcam", kind, *rest) for kind in ("attack", "photometric")])
+        'photometric'
     """
     kinds = [row.kind for row in scores]
     return "photometric" if "photometric" in kinds else kinds[0]

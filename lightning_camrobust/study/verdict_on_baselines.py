@@ -34,6 +34,14 @@ def criticise(
 
     Returns:
         Plain data: title, verdict, tables, notes.
+
+    Example:
+        >>> bright = lambda pixels: torch.stack([1 - pixels.mean(dim=(1, 2, 3)), pixels.mean(dim=(1, 2, 3))], dim=1)
+        >>> image = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+        >>> subject = Subject(bright, image, torch.ones(2).long(), {"light": image[:, 0], "dark": 1 - image[:, 0]})
+        >>> settings = CritiqueSettings(baselines=("black", "grey"), step_counts=(4,), seeds=(0,))
+        >>> criticise(subject, settings, title="net, layer4")["title"]
+        'net, layer4, 2 images'
     """
     judge = partial(report_baselines, subject.classify, subject.pixels, subject.maps, subject.classes)
     report = judge(baselines=settings.baselines, step_counts=settings.step_counts)

@@ -1,0 +1,13 @@
+from .analysis import analyse as analyse
+from .analysis import compare_studies as compare_studies
+from .critique import write_critique as write_critique
+from .critique_settings import CritiqueSettings as CritiqueSettings
+from .gallery import write_gallery as write_gallery
+from .grid import StudyGrid as StudyGrid
+from .model import StudyModel as StudyModel
+from .outcomes import Outcomes as Outcomes
+from .page.report_page import write_report as write_report
+from .results import load_manifest as load_manifest
+from .results import load_outcomes as load_outcomes
+from .running import run_study as run_study
+from .source import open_images as open_images
