@@ -1,7 +1,7 @@
 """From what was measured to what was found: all statistics of a study."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -149,11 +149,19 @@ def _shared_kind(first: Outcomes, second: Outcomes) -> Kind:
     return ranked_kind(shared if shared.noises else first)
 
 
-def _gallery(path: Path) -> list[GalleryItem]:
-    # A picture that was deleted stays listed: the page says in its place that it is missing.
-    return [
-        GalleryItem(**{**each, "file": str((path / each["file"]).resolve())}) for each in _read_list(path / GALLERY)
-    ]
+def _gallery(path: Path) -> Iterator[GalleryItem]:
+    """Name pictures by their whole path, as a report may lie elsewhere.
+
+    A picture that was deleted stays listed: the page says in its place that it is missing.
+    """
+    for each in _read_list(path / GALLERY):
+        if not {"title", "file", "alt"} <= each.keys():
+            raise _damaged(path / GALLERY, "an entry has no title, file or alt")
+        file = (path / each["file"]).resolve()
+        # Nothing from elsewhere on the disk gets into a page that is passed on.
+        if not file.is_relative_to(path.resolve()):
+            raise _damaged(path / GALLERY, f"{each['file']} does not lie in the study's folder")
+        yield GalleryItem(title=each["title"], file=str(file), alt=each["alt"])
 
 
 def _read_list(path: Path) -> list[dict[str, Any]]:
