@@ -47,14 +47,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else _DONE if stop.code is None else _tell(stop)
     except KeyboardInterrupt as interruption:
         return _tell_interrupted(interruption)
-    except CAMRobustnessError as error:
+    except Exception as error:
         if debug:
             traceback.print_exc()
-        return _tell(_first_cause(error), code=_WRONG_USAGE if getattr(error, "wrong_usage", False) else _REFUSED)
-    except OSError as error:
-        if debug:
-            traceback.print_exc()
-        return _tell(_describe_os_error(error))
+        return _tell_error(error, given)
 
 
 def make_parser() -> "ArgumentParser":
@@ -71,7 +67,7 @@ def make_parser() -> "ArgumentParser":
         'camrobust'
     """
     try:
-        from jsonargparse import ArgumentParser
+        import jsonargparse  # noqa: F401
     except ImportError as error:
         raise CAMRobustnessError(
             "camrobust: the command line needs jsonargparse. Run: pip install 'lightning-camrobust[study]'."
@@ -79,9 +75,9 @@ def make_parser() -> "ArgumentParser":
 
     from lightning_camrobust._version import __version__
     from lightning_camrobust.commands import COMMANDS
-    from lightning_camrobust.commands.parsing import HELP_FORMATTER, command_parser
+    from lightning_camrobust.commands.parsing import HELP_FORMATTER, CommandParser, command_parser
 
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="camrobust",
         description=_DESCRIPTION,
         formatter_class=HELP_FORMATTER,
@@ -89,7 +85,7 @@ def make_parser() -> "ArgumentParser":
         version=f"camrobust {__version__}",
         usage="camrobust [-h] [--version] COMMAND ...",
     )
-    commands = parser.add_subcommands(title="commands", metavar="COMMAND", dest="command")
+    commands = parser.add_subcommands(title="commands", metavar="COMMAND", dest="command", prog="camrobust")
     for name, command in COMMANDS.items():
         commands.add_subcommand(name, command_parser(command), help=command.SUMMARY)
     return parser
@@ -114,6 +110,29 @@ def _first_cause(error: BaseException) -> BaseException:
     while isinstance(error.__cause__, CAMRobustnessError):
         error = error.__cause__
     return error
+
+
+def _with_flags(error: BaseException, args: Sequence[str]) -> str:
+    """Add a line with the flags behind the arguments that the library's message names in Python's words."""
+    try:
+        from lightning_camrobust.commands.options import flags_of
+    except ImportError:  # jsonargparse is missing, which is what the error says
+        return str(error)
+    flags = flags_of(str(error), command=args[0] if args else "")
+    return f"{error}\nOn the command line: {', '.join(flags)}." if flags else str(error)
+
+
+def _tell_error(error: Exception, args: list[str]) -> int:
+    if isinstance(error, CAMRobustnessError):
+        told = _with_flags(_first_cause(error), args)
+        return _tell(told, code=_WRONG_USAGE if getattr(error, "wrong_usage", False) else _REFUSED)
+    if isinstance(error, OSError):
+        return _tell(_describe_os_error(error))
+    said = f"unexpected {type(error).__name__}: {error}".rstrip(": ")
+    return _tell(
+        f"{said}. This is probably a defect of lightning_camrobust, or of a network or class that was named; --debug "
+        "shows where. What was measured before is kept."
+    )
 
 
 def _tell(error: object, *, code: int = _REFUSED) -> int:

@@ -3,10 +3,13 @@
 import dataclasses
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from lightning_camrobust.members import member_family
 from lightning_camrobust.pixels import PixelSpace
 from lightning_camrobust.plan import ProbePlan
+from lightning_camrobust.pooling import rankable_maps
 from lightning_camrobust.probe import ProbeResult, View
 
 # More columns than this are too small to read in TensorBoard.
@@ -20,7 +23,7 @@ class Panel:
     Attributes:
         pixels: ``(c, H, W)`` in [0, 1].
         heat: Map ``(h, w)``.
-        top_segment: ``(H, W)`` bool, the segment ranked first.
+        top_segment: ``(H, W)`` bool, the segment ranked first; nowhere true if the map cannot be ranked.
         predicted: Class.
         title: What is shown: "clean", or perturbation and severity.
         same: Whether the prediction is that of the clean copy.
@@ -43,10 +46,12 @@ class Gallery:
     Attributes:
         rows: Panels by image.
         method: The CAM method shown.
+        measure: What the similarities are, as captions name it.
     """
 
     rows: list[list[Panel]]
     method: str
+    measure: str = "RBO"
 
 
 def picture_noises(plan: ProbePlan) -> list[int]:
@@ -93,14 +98,35 @@ def collect_gallery(result: ProbeResult, plan: ProbePlan, *, space: PixelSpace, 
             same = bool(result.comparison.same_class[index, cell])
             panel = _panel(view, labels, index, f"{noise.label} {noise.severity}", space)
             row.append(dataclasses.replace(panel, same=same, similarity=known))
-    return Gallery(rows, next(iter(plan.methods)))
+    return Gallery(rows, next(iter(plan.methods)), measure_name(plan))
+
+
+def measure_name(plan: ProbePlan) -> str:
+    """Name the similarity of a plan for readers.
+
+    Args:
+        plan: What is measured.
+
+    Returns:
+        One or two words.
+
+    Example:
+        >>> from lightning_camrobust.plan import make_plan
+        >>> measure_name(make_plan()), measure_name(make_plan(similarity="rbo_corrected"))
+        ('RBO', 'RBO corrected')
+    """
+    return member_family(plan.reading.similarity).replace("rbo", "RBO").replace("_", " ")
 
 
 def _panel(view: View, labels: Tensor, index: int, title: str, space: PixelSpace) -> Panel:
+    # A flat or broken map has no first segment: the largest score would be any.
+    present = torch.bincount(labels[index].flatten().clamp_min(0))[None].to(view.maps.device) > 0
+    rankable = rankable_maps(view.maps[index : index + 1], present)[0]
+    first = (labels[index] == view.scores[index].argmax()) & rankable
     return Panel(
         pixels=space.to_pixels(view.images[index : index + 1])[0].float().cpu(),
         heat=view.maps[index].detach().float().cpu(),
-        top_segment=(labels[index] == view.scores[index].argmax()).cpu(),
+        top_segment=first.cpu(),
         predicted=int(view.classes[index]),
         title=title,
     )

@@ -11,7 +11,7 @@ from lightning_camrobust.errors import ArgumentError
 from lightning_camrobust.explain import resolve_methods
 from lightning_camrobust.fusion import LayerFusion, check_layer_fusion
 from lightning_camrobust.members import label_members, member_family, resolve_member
-from lightning_camrobust.reading import Reading, Reduction, make_reading
+from lightning_camrobust.reading import Reading, Reduction, TargetRule, make_reading
 from lightning_camrobust.severity import Column, check_severity
 from lightning_camrobust.types import CAMMethod, MapSimilarity, Perturbation, Segmenter, Similarity
 
@@ -131,7 +131,8 @@ def make_plan(
         The plan.
 
     Raises:
-        ArgumentError: If a name is unknown, a severity is out of range or a list is empty.
+        ArgumentError: If a name is unknown, a severity is out of range, a list is empty, or a reading explains another
+            class than the plan has maps of.
 
     Example:
         >>> make_plan(severities=3).cells
@@ -148,7 +149,8 @@ def make_plan(
         raise ArgumentError(f"`{empty}` must hold at least one entry, got none.")
     members = [resolve_member("perturb", each) for each in given]
     labels = label_members(members)
-    main = make_reading(similarity, segmenter, reduction=reduction)
+    main = make_reading(similarity, segmenter, reduction=reduction, target=main_target_rule(target))
+    _check_readings(readings or {}, target)
     further = [resolve_member("compare", each) for each in similarities]
     labelled = zip(label_members(further), further, strict=True)
     others = {label: dataclasses.replace(main, similarity=each) for label, each in labelled}
@@ -179,6 +181,33 @@ def make_plan(
         layer_fusion=check_layer_fusion(layer_fusion),
         align_geometric=align_geometric,
     )
+
+
+def main_target_rule(target: Target) -> TargetRule:
+    """Say which rule of a :class:`~lightning_camrobust.reading.Reading` a plan's own target is.
+
+    Args:
+        target: Of the plan.
+
+    Returns:
+        ``"original"`` for ``"original"``; else ``"predicted"``, which stands for whatever the plan explains.
+
+    Example:
+        >>> main_target_rule("original"), main_target_rule(3)
+        ('original', 'predicted')
+    """
+    return "original" if isinstance(target, str) and target == "original" else "predicted"
+
+
+def _check_readings(readings: Mapping[str, Reading], target: Target) -> None:
+    """Refuse a reading of maps that are not there: those of the predicted class, where the clean one is explained."""
+    wrong = [label for label, reading in readings.items() if reading.target == "predicted"]
+    if wrong and main_target_rule(target) == "original":
+        raise ArgumentError(
+            f"`readings[{wrong[0]!r}]` explains the class predicted on the noisy image (target='predicted'), but "
+            "`target` is 'original'. Make it a reading with target='original'; or leave `target` out, as 'predicted' "
+            "and 'original' readings can then stand side by side."
+        )
 
 
 def _check_target(target: Target) -> Target:

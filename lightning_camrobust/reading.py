@@ -19,7 +19,8 @@ class Reading:
         similarity: How two score rows, or two maps, are compared.
         segmenter: How the clean image is cut.
         reduction: What stands for a segment: the mean, sum or maximum of the enlarged map inside it.
-        target: Which class a noisy image's map explains: the one predicted there, or the one of the clean image.
+        target: Which class a noisy image's map explains: the one predicted there, or the one of the clean image. Where
+            a plan names the class itself (a number, a function), ``"predicted"`` stands for that one.
 
     Example:
         >>> make_reading("spearman", "grid", reduction="max").reduction

@@ -1,7 +1,9 @@
 """Severity 1..5, in the columns that the benchmark papers published for large and for small images."""
 
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, Literal, SupportsIndex, TypeVar
+from typing import Any, Generic, Literal, SupportsIndex, TypeVar
 
 from torch import Tensor
 
@@ -59,6 +61,34 @@ class SeverityTable(Generic[Level]):
         if column == "auto":
             column = "cifar" if min(images.shape[-2:]) <= SMALL_IMAGE else "imagenet"
         return (self.cifar if column == "cifar" else self.imagenet)[severity - 1]
+
+
+def resolved_level(perturbation: Any, severity: int, *, images: Tensor) -> Any:
+    """Say which value a perturbation takes for a severity: a standard deviation, a size of an attack, a quality...
+
+    Args:
+        perturbation: A ready-made member; its own ``levels`` count, or else the table of its file.
+        severity: 1..5.
+        images: ``(b, c, H, W)``; their size chooses the column.
+
+    Returns:
+        A number, or a tuple of them; None for a perturbation that has no such table.
+
+    Example:
+        >>> import torch
+        >>> from lightning_camrobust.members import resolve_member
+        >>> resolved_level(resolve_member("perturb", "gaussian_noise"), 3, images=torch.zeros(1, 3, 32, 32))
+        0.08
+    """
+    levels = getattr(perturbation, "levels", None)
+    if levels is None:
+        file = sys.modules.get(type(perturbation).__module__)
+        levels = getattr(file, "_TABLE", getattr(file, "_LEVELS", None))
+    if isinstance(levels, Mapping):
+        levels = levels.get(getattr(perturbation, "norm", None))
+    if isinstance(levels, SeverityTable):
+        return levels.value(severity, images=images, column=getattr(perturbation, "column", "auto"))
+    return levels[check_severity(severity) - 1] if isinstance(levels, (tuple, list)) and len(levels) == 5 else None
 
 
 def check_severity(severity: int) -> int:

@@ -99,6 +99,7 @@ LEVELS = (
         "commands.naming",
         "study.architecture",
         "study.checkpoints",
+        "study.conditions",
         "study.critique_settings",
         "study.figures.vector",
         "study.image",

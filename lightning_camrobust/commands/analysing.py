@@ -50,7 +50,7 @@ def publish(findings: "Findings", output: Path) -> None:
     from lightning_camrobust.study.page.report_page import write_report
 
     page = write_report(findings, output)
-    for sentence in findings.verdict:
+    for sentence in (*findings.verdict, *findings.notes):
         print(_wrapped(sentence))
     print(f"\nReport: {page or output / 'report.html'}")
 

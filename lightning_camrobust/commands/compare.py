@@ -1,5 +1,7 @@
 """``camrobust compare``: two models, paired by image."""
 
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from lightning_camrobust.commands.parsing import take_options
 from lightning_camrobust.errors import UnknownNameError, nearest_names
 
 if TYPE_CHECKING:
-    from lightning_camrobust.study.findings import ModelDifference
+    from lightning_camrobust.study.findings import ClassChange, ModelDifference
 
 SUMMARY = "Compare two models, paired by image: differences with intervals, verdict, what changed most."
 USAGE = "compare FOLDER [FOLDER] --first NAME --second NAME | --config two.yaml [options]"
@@ -24,7 +26,8 @@ example:
 
 takes two models that were measured on the same images (in one study or in two), and prints by how much the
 second is more or less robust than the first, with an interval, a p-value and a verdict, and which classes and
-images changed most. The page is written to the folder behind --output.
+images changed most. The page is written to the folder behind --output; without it, to
+FOLDER/compare-FIRST-SECOND below the first folder.
 
   camrobust compare --config two.yaml
 
@@ -33,7 +36,9 @@ measures first: the file is that of a study (camrobust study --help) with exactl
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the flags of this command."""
-    parser.add_argument("folders", nargs="*", type=str, help="One or two folders of finished studies; none to measure.")
+    parser.add_argument(
+        "folders", nargs="*", type=str, default=[], help="One or two folders of finished studies; without, it measures."
+    )
     parser.add_argument("--first", type=str, default=None, help="Name of the model that the other is compared with.")
     parser.add_argument("--second", type=str, default=None, help="Name of the other; differences are second - first.")
     add_measuring(parser)
@@ -64,7 +69,9 @@ def run(options: Namespace) -> None:
 
     settings = given(take_options(options, AnalysisOptions))
     findings = compare_studies(folders, first=first, second=second, seed=options.seed, **settings)
-    publish(findings, Path(options.output) if options.output else folders[0] / f"compare-{first}-{second}")
+    # Names may hold slashes, and must not lead out of the folder.
+    own = "-".join(["compare", *(re.sub(r"[^\w.]+", "-", name)[:40] for name in (first, second))])
+    publish(findings, Path(options.output) if options.output else folders[0] / own)
     for difference in findings.differences:
         print(_changed_most(difference))
 
@@ -100,14 +107,25 @@ def choose_models(folders: Sequence[Path], *, first: str | None, second: str | N
 
 def _changed_most(difference: "ModelDifference") -> str:
     lines = [f"\n{difference.method}, {difference.kind} noise, {difference.num_images} images:"]
-    for change in difference.classes[:5]:
-        value = change.difference
-        lines.append(
-            f"  class {change.label}: similarity {value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}] on "
-            f"{change.num_images} images, p = {change.p_adjusted:.3g} after Holm's correction"
-        )
+    lines += [f"  class {change.label}: similarity {_class_words(change)}" for change in difference.classes[:5]]
     for word, images in (("lost", difference.worse), ("gained", difference.better)):
         names = ", ".join(f"{each.image} ({each.first:.2f} to {each.second:.2f})" for each in images[:3])
         if names:
             lines.append(f"  images that {word} most: {names}")
+    if difference.classes:
+        lines.append("  classes: intervals are Student's t, p-values Wilcoxon's signed-rank test")
+    if len(lines) > 1:
+        lines.append("  classes and images rest on the pairs on which both models kept their prediction")
     return "\n".join(lines) if len(lines) > 1 else ""
+
+
+def _class_words(change: "ClassChange") -> str:
+    value, images = change.difference, f"{change.num_images} image{'' if change.num_images == 1 else 's'}"
+    if math.isnan(value.value):
+        return "unknown: on no image did both models keep their prediction"
+    if math.isnan(change.p_adjusted):
+        return f"{value.value:+.3f} on {images}, too few for a test"
+    return (
+        f"{value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}] on {images}, p = {change.p_adjusted:.3g} after "
+        "Holm's correction"
+    )

@@ -1,15 +1,18 @@
 """What the commands that measure have in common: models, images and grid from options, and the run itself."""
 
+import hashlib
+import json
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from lightning_camrobust._version import __version__
 from lightning_camrobust.commands.naming import Named, build, find_object, resolve_named
 from lightning_camrobust.commands.options import (
     BaselineOptions,
@@ -79,7 +82,8 @@ def measure(options: Namespace) -> Path | None:
     from lightning_camrobust.study.running import run_study
     from lightning_camrobust.study.source import check_readable
 
-    check_readable(images)
+    if run.overwrite or not _is_finished(Path(run.output)):
+        check_readable(images)
     folder = run_study(
         run.output,
         models,
@@ -96,11 +100,54 @@ def measure(options: Namespace) -> Path | None:
         return None
     from lightning_camrobust.study.critique import write_critique
     from lightning_camrobust.study.gallery import write_gallery
+    from lightning_camrobust.study.measured import BASELINES, GALLERY
     from lightning_camrobust.study.results import load_outcomes
 
-    write_gallery(folder, load_outcomes(folder), models, images, grid, count=run.gallery)
-    write_critique(folder, models, images, grid, critique)
+    device = _device(options.trainer.accelerator)
+
+    def draw() -> None:
+        write_gallery(folder, load_outcomes(folder), models, images, grid, count=run.gallery, device=device)
+
+    def judge() -> None:
+        write_critique(folder, models, images, grid, critique, device=device)
+
+    _make_once(folder, GALLERY, draw, asked={"count": run.gallery})
+    _make_once(folder, BASELINES, judge, asked=asdict(critique))
     return folder
+
+
+def _is_finished(folder: Path) -> bool:
+    """Say whether a folder holds all results of the study that its manifest describes."""
+    from lightning_camrobust.study.manifest import read_manifest
+    from lightning_camrobust.study.shards import is_merged
+
+    manifest = read_manifest(folder)
+    return manifest is not None and is_merged(folder, digest=manifest["digest"])
+
+
+def _make_once(folder: Path, file: str, make: Callable[[], None], *, asked: dict[str, Any]) -> None:
+    """Make a file about a study, unless the manifest says that the same was made of this very study before."""
+    from lightning_camrobust.study.manifest import read_manifest, write_manifest
+
+    asked = json.loads(json.dumps({**asked, "version": __version__}))
+    manifest = read_manifest(folder)
+    made = manifest.get("made", {}) if manifest else {}
+    if file in made and made[file] == {"asked": asked, "sha256": _hash_with_pictures(folder, file)}:
+        return
+    make()
+    if manifest is not None:
+        made[file] = {"asked": asked, "sha256": _hash_with_pictures(folder, file)}
+        write_manifest(folder, {**manifest, "made": made})
+
+
+def _hash_with_pictures(folder: Path, file: str) -> str | None:
+    """Hash a list, None if it or a picture in it is not there."""
+    try:
+        content = (folder / file).read_bytes()
+        pictures = [folder / each["file"] for each in json.loads(content) if "file" in each]
+    except (OSError, ValueError):
+        return None
+    return hashlib.sha256(content).hexdigest() if all(each.is_file() for each in pictures) else None
 
 
 def make_grid(options: Namespace) -> "StudyGrid":
@@ -253,6 +300,13 @@ def _check_rerun(trainer: Any) -> None:
             f"trainer.strategy={strategy!r} starts each process by running the command line again, and this one cannot "
             "be run again. Take --trainer.strategy ddp_spawn, or start it as: python -m lightning_camrobust ..."
         )
+
+
+def _device(accelerator: str) -> str:
+    """Say where pictures and the critique are made: on the GPU if the study was measured there."""
+    import torch
+
+    return "cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
 
 
 def _is_first_process() -> bool:

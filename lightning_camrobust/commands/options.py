@@ -1,6 +1,7 @@
 """What can be said on the command line and in YAML, and its help. Nothing heavy is imported here."""
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 from lightning_camrobust.commands.naming import Named
@@ -17,14 +18,13 @@ class ModelOptions:
         network: Import path of its class or of a function that builds it, such as torchvision.models.resnet18 or
             my_script.py:Net; with arguments {class_path: ..., init_args: {...}}.
         weights: File with its weights: a state_dict or a Lightning checkpoint. Without one the network is taken as it
-            is built.
+            is built; if that draws its weights at random, it must seed itself, as it is built more than once.
         target_layers: Layers that maps are drawn on, by dotted name, each measured for itself; a list of layers stands
             for their fused maps. Without any, the last one whose cells feed the prediction.
         mean: What the network's Normalize subtracts, in pixel units 0..1, one number or one a channel. Without mean and
             std it takes pixels in 0..1.
         std: What the network's Normalize divides by.
-        size: Side of the square that the network takes, in pixels. Images are brought to it, unless
-            image_options.size says how.
+        size: Side of the square that the network takes, in pixels; images are brought to it.
         classifier: Dotted name of the part that maps images to logits, where that is not the whole module.
         entry: Which entry of the weights' file to load, where it holds several.
         prefix: Load only those entries of a state_dict that begin with this, and drop it from their names.
@@ -47,7 +47,7 @@ class ImageOptions:
 
     Args:
         size: Shorter side in pixels, whose centre square is cut out; or two numbers such as [256, 224], to resize to
-            one and cut out the other. Needed where files differ in size.
+            one and cut out the other; by default the networks' own size. Needed where files differ in size.
         labels: Where the true classes are. Of files: folders (one a class), a CSV file, or a regular expression whose
             group is the class in a file's path, such as '^([0-9]+)_'. Of an .npz file: the array's name. none leaves
             them out; without this they are looked for. They serve accuracy and the tables by class.
@@ -96,8 +96,9 @@ class GridOptions:
 
     Args:
         methods: CAM methods, by name (docs/cam-methods.md lists them) or as {class_path: rise, init_args: {...}}. By
-            default the six of the paper.
-        perturbations: What disturbs the images, by name (docs/perturbations.md) or as {class_path: ...}.
+            default the six of the paper: gradcam, gradcam_plusplus, xgradcam, hirescam, eigencam and ablationcam.
+        perturbations: What disturbs the images, by name (docs/perturbations.md) or as {class_path: ...}. By default
+            gaussian_noise, shot_noise, impulse_noise, gaussian_blur, fog, contrast and jpeg.
         severities: Which of 1 (weak) to 5 (strong).
         readings: sensitivity also reads all maps under other settings (RBO's p, ties, segmenter, ...), to say whether
             the conclusion holds there; none saves that time.
@@ -182,13 +183,56 @@ class AnalysisOptions:
 
     Args:
         title: Of the page.
-        resamples: Of the bootstrap that all intervals come from.
+        resamples: Of every bootstrap over images.
         confidence: Of all intervals, between 0 and 1.
     """
 
     title: str | None = None
     resamples: int = 2000
     confidence: float = 0.95
+
+
+# Whose messages speak of arguments in Python.
+_SPEAKERS = re.compile(r"\b(run_study|StudyModel|StudyGrid|open_images)\b")
+_ARGUMENT = re.compile(r"`(\w+)`|\b(\w+)=")
+
+
+def flags_of(message: str, *, command: str) -> list[str]:
+    """Name the flags behind the arguments that a message of the library speaks of.
+
+    Args:
+        message: Of an error.
+        command: Which one was run, such as ``"study"``.
+
+    Returns:
+        Flags, in the order of the message; none where the message already names flags, or speaks of no argument.
+
+    Example:
+        >>> flags_of("run_study: name another folder, or start anew with overwrite=True.", command="study")
+        ['--overwrite']
+        >>> flags_of("StudyModel: wrong size. Pass to open_images the size=, or name classifier=", command="study")
+        ['--image_options.size', '--classifier']
+    """
+    if not _SPEAKERS.search(message) or re.search(r"(?:^|\s)--\w", message):
+        return []
+    words = [backticks or keyword for backticks, keyword in _ARGUMENT.findall(message)]
+    known = _flags(command, of_images="open_images" in message)
+    return list(dict.fromkeys(known[word] for word in words if word in known))
+
+
+def _flags(command: str, *, of_images: bool) -> dict[str, str]:
+    """Map arguments to flags; what images and networks both have is that of the one a message is about."""
+    if command == "show":
+        return {each.name: f"--{each.name}" for each in fields(ModelOptions)} | {"channels": "--channels"}
+    grid = {each.name: f"--{each.name}" for part in (GridOptions, ModelOptions, RunOptions) for each in fields(part)}
+    images = {each.name: f"--image_options.{each.name}" for each in fields(ImageOptions)}
+    if of_images:
+        found = grid | images
+    else:
+        # `images` is then the data set itself, and `name` that of something else.
+        found = {name: flag for name, flag in images.items() if name not in ("images", "name")} | grid
+    # Several networks are described in YAML.
+    return {name: flag for name, flag in found.items() if name != "models"} | {"trainer": "--trainer.devices"}
 
 
 def given(options: Any) -> dict[str, Any]:

@@ -1,21 +1,49 @@
 """Turn documented dataclasses into arguments of a command."""
 
 import argparse
-from dataclasses import MISSING, Field, fields
+import pydoc
+import re
+from dataclasses import MISSING, Field, fields, is_dataclass
 from types import ModuleType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import jsonargparse
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 from jsonargparse.typing import register_type
 
 from lightning_camrobust.commands.naming import Named, read_named, write_named
+from lightning_camrobust.errors import nearest_names
 
 register_type(Named, serializer=write_named, deserializer=read_named, deserializer_exceptions=(ValueError,))
 
 
+_NAMED_VALUE = re.compile(r"Named\('([^']*)', \{\}\)")
+_NAMED_TYPE = re.compile(r"<class 'Named'>|\bNamed\b")
+
+
 class HELP_FORMATTER(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):  # noqa: N801
-    """Help that keeps the line breaks of examples."""
+    """Help that keeps the line breaks of examples, and shows names as they are written."""
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        shown = _NAMED_VALUE.sub(r"\1", super()._expand_help(action))
+        return _NAMED_TYPE.sub("str | {class_path: ...}", shown)
+
+
+class CommandParser(ArgumentParser):
+    """A parser that names a misspelt key, and not all the types that an entry with it does not fit."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End with a message and the exit code of wrong usage."""
+        found = re.search(r"class_path '([\w.]+)':\s+Option '([^']+)' is not accepted", message)
+        options = found and pydoc.locate(found[1])
+        if found and isinstance(options, type) and is_dataclass(options):
+            known = [each.name for each in fields(options)]
+            where = re.search(r'key "([^"]+)"', message)
+            message = (
+                f"`{where[1] if where else options.__name__}`: there is no {found[2]!r}. Nearest: "
+                f"{nearest_names(found[2], known, count=1)}. An entry may have {', '.join(known)}."
+            )
+        super().error(message, ex)
 
 
 def command_parser(command: ModuleType) -> ArgumentParser:
@@ -27,7 +55,7 @@ def command_parser(command: ModuleType) -> ArgumentParser:
     Returns:
         The parser.
     """
-    parser = ArgumentParser(
+    parser = CommandParser(
         usage=f"camrobust {command.USAGE}",
         description=command.DESCRIPTION,
         formatter_class=HELP_FORMATTER,

@@ -76,7 +76,10 @@ def run(options: Namespace) -> None:
         raise ArgumentError(f"--output must be a file that ends in .png, got {show.output!r}.")
     from lightning_camrobust.pixels import PixelSpace, make_pixel_space
     from lightning_camrobust.study.show import choose_methods, draw_image_view, view_image
+    from lightning_camrobust.study.storage import check_writable
 
+    output = Path(show.output)
+    check_writable(output.parent)
     made = make_model(model, name="model")
     image = read_image(show.image, size=model.size, channels=show.channels)
     named = [resolve_named("cams", each, role="`methods`") for each in show.methods]
@@ -97,8 +100,6 @@ def run(options: Namespace) -> None:
     )
     notes = _notes(view, left_out)
     figure = draw_image_view(view, title=show.title or Path(show.image).name, notes=notes)
-    output = Path(show.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output)
     print("\n".join([*_lines(view), *notes, str(output)]))
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 # Sizes in pixels.
 _DPI, _TILE, _GAP, _CAPTION = 110, 160, 8, 36
 _LEGEND = (
-    "White outline: the segment ranked first. Green: prediction kept, a high RBO is good. "
-    "Red: prediction changed, a low RBO is good."
+    "White outline: the segment ranked first. Green: prediction kept, a high {measure} is good. "
+    "Red: prediction changed, a low {measure} is good."
 )
 _SAME, _CHANGED, _UNKNOWN = "#1a7f37", "#c02f1d", "#666666"
 
@@ -39,7 +39,7 @@ def draw_gallery(gallery: "Gallery", *, heading: str = "") -> "Figure":
     num_rows, num_tiles = len(gallery.rows), 2 * len(gallery.rows[0])
     width = num_tiles * (_TILE + _GAP) + _GAP
     above = wrap(heading, width // 9) or [""]
-    below = wrap(f"Maps: {gallery.method}. {_LEGEND}", width // 7)
+    below = wrap(f"Maps: {gallery.method}. {_LEGEND.format(measure=gallery.measure)}", width // 7)
     start, end = 12 + 18 * len(above), 16 + 15 * len(below)
     height = start + num_rows * (_TILE + _CAPTION) + end
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
@@ -50,7 +50,11 @@ def draw_gallery(gallery: "Gallery", *, heading: str = "") -> "Figure":
             left = _GAP + 2 * column * (_TILE + _GAP)
             for tile, edge in zip(panel_tiles(panel, side=_TILE), (left, left + _TILE + _GAP), strict=True):
                 sheet[top : top + _TILE, edge : edge + _TILE] = tile
-            _write_captions(figure, panel, left / width, 1 - (top - 3) / height, clean=panels[0])
+            caption, colour = _caption(panel, panels[0], gallery.measure)
+            middle, bottom = (left + _TILE / 2) / width, 1 - (top - 3) / height
+            figure.text(middle, bottom, panel.title, fontsize=8, ha="center", va="bottom")
+            middle += (_TILE + _GAP) / width
+            figure.text(middle, bottom, caption, fontsize=8, color=colour, ha="center", va="bottom")
     figure.figimage(sheet, origin="upper")
     figure.text(0.5, 1 - 6 / height, "\n".join(above), fontsize=11, ha="center", va="top")
     figure.text(0.5, 7 / height, "\n".join(below), fontsize=8.5, ha="center", va="bottom")
@@ -109,18 +113,10 @@ def figure_to_pixels(figure: "Figure") -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _write_captions(figure: "Figure", panel: "Panel", left: float, bottom: float, *, clean: "Panel") -> None:
-    step = (_TILE + _GAP) / (figure.get_figwidth() * _DPI)
-    middle = left + _TILE / (_TILE + _GAP) * step / 2
-    caption, colour = _caption(panel, clean)
-    figure.text(middle, bottom, panel.title, fontsize=8, ha="center", va="bottom")
-    figure.text(middle + step, bottom, caption, fontsize=8, color=colour, ha="center", va="bottom")
-
-
-def _caption(panel: "Panel", clean: "Panel") -> tuple[str, str]:
+def _caption(panel: "Panel", clean: "Panel", measure: str) -> tuple[str, str]:
     if panel is clean:
         return f"class {panel.predicted}", "black"
     verdict = "same" if panel.same else "changed"
     if panel.similarity is None:
         return f"class {panel.predicted} {verdict}\nnot rankable", _UNKNOWN
-    return f"class {panel.predicted} {verdict}\nRBO {panel.similarity:.2f}", _SAME if panel.same else _CHANGED
+    return f"class {panel.predicted} {verdict}\n{measure} {panel.similarity:.2f}", _SAME if panel.same else _CHANGED

@@ -1,7 +1,7 @@
 """Models that were measured on the same grid, brought together."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -9,6 +9,7 @@ from lightning_camrobust.errors import ArgumentError
 from lightning_camrobust.study.findings import MixedComparison
 from lightning_camrobust.study.model_findings import IMAGE_MEASURES
 from lightning_camrobust.study.outcomes import Outcomes
+from lightning_camrobust.study.paired import arranged, other_conditions
 from lightning_camrobust.study.settings import ranked_kind
 from lightning_camrobust.study.statistics.image_means import image_means
 from lightning_camrobust.study.statistics.mixed import mixed_comparison
@@ -25,16 +26,18 @@ def mixed_models(measured: Sequence[Outcomes], *, confidence: float = 0.95) -> I
         confidence: Of the intervals.
 
     Returns:
-        Two comparisons for each data set with two models or more that share images, methods and noises.
+        Two comparisons for each data set with two models or more that were measured on the same images, methods and
+        noises under the same conditions.
     """
     for group in _same_grid(measured):
         kind = ranked_kind(group[0])
         for measure in IMAGE_MEASURES:
             means = {}
             for outcomes in group:
-                ranked = outcomes.of_kind(kind)
+                ranked = _in_order_of(group[0], outcomes).of_kind(kind)
                 means[model_label(outcomes)] = image_means(ranked.similarity, ranked.same, measure=measure)
-            yield mixed_comparison(means, list(group[0].methods), measure=measure, confidence=confidence)
+            found = mixed_comparison(means, list(group[0].methods), measure=measure, confidence=confidence)
+            yield replace(found, kind=kind)
 
 
 def comparable_pairs(measured: Sequence[Outcomes]) -> list[tuple[Outcomes, Outcomes]]:
@@ -107,8 +110,61 @@ def model_label(outcomes: Outcomes) -> str:
     return f"{outcomes.model} ({outcomes.target_layer})"
 
 
+def conditions_apart(measured: Sequence[Outcomes]) -> list[str]:
+    """Say which models have the same grid and yet are not compared, as they were measured under other conditions.
+
+    Args:
+        measured: Of every model and target layer.
+
+    Returns:
+        One sentence for each group of such models, against the first group of their grid.
+    """
+    notes = []
+    for first, *others in _grids(measured):
+        for group in others:
+            differ = other_conditions(first[0], group[0])
+            more = f"; and {len(differ) - 3} more" if len(differ) > 3 else ""
+            notes.append(
+                f"{_and(first)} and {_and(group)} are not compared with each other, as they were measured under other "
+                f"conditions: {'; '.join(differ[:3])}{more}."
+            )
+    return notes
+
+
 def _same_grid(measured: Sequence[Outcomes]) -> list[list[Outcomes]]:
-    groups: dict[object, list[Outcomes]] = {}
+    return [group for groups in _grids(measured) for group in groups if len(group) > 1]
+
+
+def _grids(measured: Sequence[Outcomes]) -> list[list[list[Outcomes]]]:
+    """Bring together what has the same data, images, methods and noises; in it, what has the same conditions."""
+    grids: dict[object, list[list[Outcomes]]] = {}
     for outcomes in measured:
-        groups.setdefault((outcomes.data, outcomes.images, outcomes.methods, outcomes.noises), []).append(outcomes)
-    return [group for group in groups.values() if len(group) > 1]
+        groups = grids.setdefault((outcomes.data, *_unordered(outcomes)), [])
+        alike = next((group for group in groups if not other_conditions(group[0], outcomes)), None)
+        if alike is None:
+            groups.append([outcomes])
+        else:
+            alike.append(outcomes)
+    return list(grids.values())
+
+
+def _axes(outcomes: Outcomes) -> tuple[tuple[Hashable, ...], ...]:
+    return outcomes.images, outcomes.methods, outcomes.noises
+
+
+def _unordered(outcomes: Outcomes) -> tuple[Hashable, ...]:
+    """Where a name repeats, nothing can be matched by name, and the order counts."""
+    sets = tuple(frozenset(names) for names in _axes(outcomes))
+    unique = all(len(one) == len(names) for one, names in zip(sets, _axes(outcomes), strict=True))
+    return sets if unique else _axes(outcomes)
+
+
+def _in_order_of(first: Outcomes, outcomes: Outcomes) -> Outcomes:
+    """Bring images, methods and noises into the order of another model's."""
+    if _axes(outcomes) == _axes(first):
+        return outcomes
+    return arranged(outcomes, images=first.images, noises=first.noises, methods=first.methods)
+
+
+def _and(group: Sequence[Outcomes]) -> str:
+    return " and ".join(model_label(outcomes) for outcomes in group)

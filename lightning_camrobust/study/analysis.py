@@ -2,13 +2,19 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from lightning_camrobust.errors import ArgumentError, UnknownNameError, nearest_names
-from lightning_camrobust.study.across_models import chosen_pairs, comparable_pairs, mixed_models, named_pairs
-from lightning_camrobust.study.difference import compare_models
+from lightning_camrobust.study.across_models import (
+    chosen_pairs,
+    comparable_pairs,
+    conditions_apart,
+    mixed_models,
+    named_pairs,
+)
+from lightning_camrobust.study.difference import conclude_all, measure_difference
 from lightning_camrobust.study.findings import Findings, GalleryItem, ModelDifference
 from lightning_camrobust.study.headline import headline
 from lightning_camrobust.study.measured import BASELINES, GALLERY, MeasuredModel, load_measured
@@ -16,6 +22,7 @@ from lightning_camrobust.study.model_findings import Statistics, analyse_model
 from lightning_camrobust.study.outcomes import Kind, Outcomes
 from lightning_camrobust.study.results import load_manifest
 from lightning_camrobust.study.settings import ranked_kind
+from lightning_camrobust.study.statistics.resampling import enough_resamples
 from lightning_camrobust.study.verdict import MULTIPLICITY, describe_model
 
 
@@ -125,6 +132,7 @@ def _findings(
         manifests=tuple(dict(load_manifest(path)) for path in paths),
         resamples=how.resamples,
         confidence=how.confidence,
+        notes=tuple(conditions_apart(outcomes)),
     )
 
 
@@ -132,15 +140,17 @@ def _differences(
     pairs: Sequence[tuple[Outcomes, Outcomes]], *, how: Statistics, must: bool
 ) -> tuple[tuple[ModelDifference, ...], list[str]]:
     """Compare models; a pair that cannot be compared is said, or, where it ``must`` be compared, refused."""
-    found, refused = [], []
+    compared, refused = [], []
+    # The primary tests of all pairs are one family.
+    how = replace(how, resamples=enough_resamples(how.resamples, tests=len(pairs)))
     for first, second in named_pairs(pairs):
         try:
-            found.append(compare_models(first, second, kind=_shared_kind(first, second), **asdict(how)))
+            compared.append(measure_difference(first, second, kind=_shared_kind(first, second), **asdict(how)))
         except ArgumentError as error:
             if must:
                 raise
             refused.append(f"{first.model} and {second.model} are not compared: {error}")
-    return tuple(found), refused
+    return conclude_all(compared), refused
 
 
 def _shared_kind(first: Outcomes, second: Outcomes) -> Kind:

@@ -1,5 +1,7 @@
 """Whether the ranking of methods survives other settings."""
 
+from typing import Literal
+
 import numpy as np
 
 from lightning_camrobust.errors import ArgumentError
@@ -9,7 +11,7 @@ from lightning_camrobust.study.rankings import best_first, kendall_tau, order_si
 from lightning_camrobust.study.settings import Setting, ranked_kind, ranked_settings
 from lightning_camrobust.study.statistics.image_means import check_level
 from lightning_camrobust.study.statistics.intervals import LEAST_IMAGES, MOST_UNDEFINED
-from lightning_camrobust.study.swaps import find_swaps, swaps_text
+from lightning_camrobust.study.swaps import Swap, find_swaps, swaps_text
 
 
 def judge_stability(
@@ -26,7 +28,8 @@ def judge_stability(
 
     A tau below the limit says that the order changed, not that it matters. The reasons therefore tell a reversal
     beyond chance (two methods that differ in either setting, in opposite directions) from methods that are not told
-    apart in either, whose order is luck. A tau that is undefined does not count as stable.
+    apart in either, whose order is luck; ``change`` says whether all changes are of that sort. A tau that is undefined
+    does not count as stable.
 
     Args:
         outcomes: Of one model, with its readings; two methods or more.
@@ -62,12 +65,17 @@ def judge_stability(
     rows = tuple(_row(setting, confidence) for setting in settings)
     kind = ranked_kind(outcomes)
     place = "" if kind == "photometric" else f" ({kind} noises, as no photometric one was measured)"
+    swaps = [
+        find_swaps(setting, confidence=confidence) if row.tau < least_tau else ()
+        for setting, row in zip(settings, rows, strict=True)
+    ]
     return Stability(
         methods=outcomes.methods,
         rows=rows,
         stable=all(row.tau >= least_tau for row in rows),
-        reasons=_reasons(settings, rows, least_tau=least_tau, confidence=confidence, place=place),
+        reasons=_reasons(settings, rows, swaps, least_tau=least_tau, place=place),
         least_tau=least_tau,
+        change=_change(rows, swaps, least_tau=least_tau),
     )
 
 
@@ -118,19 +126,33 @@ def _percentiles(resampled: Floats, confidence: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def _change(
+    rows: tuple[ReadingRow, ...], swaps: list[tuple[Swap, ...]], *, least_tau: float
+) -> Literal["none", "chance", "real"]:
+    if all(row.tau >= least_tau for row in rows):
+        return "none"
+    undefined = any(np.isnan(row.tau) for row in rows)
+    told_apart = any(swap.told_apart != "neither" for each in swaps for swap in each)
+    return "real" if undefined or told_apart else "chance"
+
+
 def _reasons(
-    settings: tuple[Setting, ...], rows: tuple[ReadingRow, ...], *, least_tau: float, confidence: float, place: str
+    settings: tuple[Setting, ...],
+    rows: tuple[ReadingRow, ...],
+    swaps: list[tuple[Swap, ...]],
+    *,
+    least_tau: float,
+    place: str,
 ) -> tuple[str, ...]:
     if np.isnan(rows[0].tau):
         cause = _why_no_tau(settings[0])
         return (f"main{place}: there is no ranking that other settings could be compared with; {cause}.",)
     reasons = []
-    for setting, row in zip(settings, rows, strict=True):
+    for setting, row, changed in zip(settings, rows, swaps, strict=True):
         if np.isnan(row.tau):
             reasons.append(f"{row.label}{place}: Kendall tau is undefined; {_why_no_tau(setting)}.")
         elif row.tau < least_tau:
-            swaps = swaps_text(find_swaps(setting, confidence=confidence))
-            reasons.append(f"{row.label}{place}: {_tau_text(row.tau_interval)} < {least_tau:g}; {swaps}.")
+            reasons.append(f"{row.label}{place}: {_tau_text(row.tau_interval)} < {least_tau:g}; {swaps_text(changed)}.")
     return tuple(reasons)
 
 

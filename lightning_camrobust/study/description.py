@@ -1,5 +1,6 @@
 """What determines the numbers, written as plain data: the same in every process, and other for other settings."""
 
+import enum
 import functools
 import hashlib
 import json
@@ -8,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import fields, is_dataclass
-from types import CodeType, FunctionType, MethodType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,41 @@ def describe_member(member: Any) -> dict[str, Any]:
     """
     described = _described(member, ())
     return described if isinstance(described, dict) else {"name": member_family(member), "function": described}
+
+
+def describe_structure(network: nn.Module) -> str:
+    """Identify what a network does with its weights, as far as that shows in its modules.
+
+    Args:
+        network: Any; its weights do not matter, see :func:`~lightning_camrobust.study.model.fingerprint` for those.
+
+    Returns:
+        A hash of the class, the representation and the plain attributes of every module: numbers, words, functions and
+        lists of such. What the code of ``forward`` says does not show.
+
+    Example:
+        >>> describe_structure(nn.Conv2d(1, 2, 3)) == describe_structure(nn.Conv2d(1, 2, 3, stride=2))
+        False
+    """
+    modules = [
+        [name, _object(type(module), ()), {key: _plain(value, ()) for key, value in _plain_attributes(module)}]
+        for name, module in network.named_modules(remove_duplicate=False)
+    ]
+    return _hash(json.dumps([modules, _stable(repr(network))], sort_keys=True))
+
+
+def _plain_attributes(module: nn.Module) -> list[tuple[str, Any]]:
+    found = {key: value for key, value in vars(module).items() if not key.startswith("_") and key != "training"}
+    return [(key, value) for key, value in found.items() if _is_plain(value)]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(each) for each in value)
+    if isinstance(value, functools.partial):
+        return _is_plain([value.func, *value.args, *value.keywords.values()])
+    plain = (bool, int, float, complex, str, torch.dtype, enum.Enum, type, FunctionType, BuiltinFunctionType)
+    return value is None or isinstance(value, plain)
 
 
 def describe_setting(value: Any) -> Any:

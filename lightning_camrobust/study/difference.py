@@ -1,15 +1,16 @@
 """Two models, or two checkpoints of one, compared on the same images."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lightning_camrobust.errors import ArgumentError
 from lightning_camrobust.study.class_changes import change_by_class, kept_similarities, most_changed_images
 from lightning_camrobust.study.difference_verdict import difference_verdict
-from lightning_camrobust.study.findings import ModelDifference, PairRow
+from lightning_camrobust.study.findings import Estimate, ModelDifference, PairRow
 from lightning_camrobust.study.model_pair import ModelPair, pair_models
-from lightning_camrobust.study.outcomes import Bools, Kind, Outcomes
+from lightning_camrobust.study.outcomes import Bools, Floats, Kind, Outcomes
 from lightning_camrobust.study.statistics.bootstrap import Resampling, bootstrap, differences
 from lightning_camrobust.study.statistics.image_means import ImageMeasure, image_means
 from lightning_camrobust.study.statistics.pair_sums import side_by_side
@@ -17,6 +18,61 @@ from lightning_camrobust.study.statistics.signed_rank import mean_interval
 from lightning_camrobust.study.statistics.wilcoxon import holm, wilcoxon_pairs
 
 IMAGE_MEASURES: tuple[ImageMeasure, ...] = ("consistency", "responsiveness")
+
+
+@dataclass(frozen=True)
+class ComparedModels:
+    """Two models compared, before it is known how many other pairs of models are judged along with them.
+
+    Attributes:
+        pair: The two on common ground.
+        rows: All tests; the primary one, of RM, comes first and is not corrected, the others are.
+        means: Mean similarity of each image on the pairs that both models kept, under either.
+        kept: Mean change of these.
+        confidence: Of the intervals.
+        num_images: How many of the most changed images to list, each way.
+    """
+
+    pair: ModelPair
+    rows: tuple[PairRow, ...]
+    means: tuple[Floats, Floats]
+    kept: Estimate
+    confidence: float
+    num_images: int
+
+    def conclude(self, *, p_adjusted: float, num_pairs: int) -> ModelDifference:
+        """Return the comparison, given the corrected p-value of RM and over how many pairs of models it is."""
+        rows = (replace(self.rows[0], p_adjusted=p_adjusted), *self.rows[1:])
+        worse, better = most_changed_images(self.pair.first, self.means, count=self.num_images)
+        return ModelDifference(
+            first=self.pair.names[0],
+            second=self.pair.names[1],
+            method=self.pair.method,
+            kind=self.pair.kind,
+            num_images=len(self.pair.first.images),
+            rows=rows,
+            verdict=difference_verdict(self.pair, rows, kept=self.kept, num_pairs=num_pairs),
+            classes=change_by_class(self.pair.first, self.means, confidence=self.confidence),
+            worse=worse,
+            better=better,
+        )
+
+
+def conclude_all(compared: Sequence[ComparedModels]) -> tuple[ModelDifference, ...]:
+    """Correct the primary tests, of RM, over all pairs of models that one report compares, and word the verdicts.
+
+    Args:
+        compared: From :func:`measure_difference`.
+
+    Returns:
+        One comparison a pair. A pair of models whose RM cannot be compared does not count in the correction.
+    """
+    p_values = [each.rows[0].p_value for each in compared]
+    num_pairs = int((~np.isnan(p_values)).sum())
+    return tuple(
+        each.conclude(p_adjusted=float(p_value), num_pairs=num_pairs)
+        for each, p_value in zip(compared, holm(p_values), strict=True)
+    )
 
 
 def compare_models(
@@ -35,10 +91,11 @@ def compare_models(
     Used are the images and noises that both were measured on, less the images on which one model has no scored pair;
     the verdict counts what was left out. The order in which images were measured does not matter.
 
-    RM is the question: its p-value and interval, which decide the verdict, are not corrected. The adjusted p-values are
-    Holm's over one family, all tests in ``rows``: the cluster bootstrap of RM, C, R and of the flip rate, and
-    Wilcoxon's test on the images' own means of C and of R. C and R of a model rest on the pairs that it kept or changed
-    itself; the changes of classes and images rest on the pairs that both models kept.
+    RM is the question: its test is the primary one, which decides the verdict at 5%. With one pair of models it is not
+    corrected; :func:`conclude_all` corrects it over several pairs. The other five tests are secondary and one family,
+    corrected by Holm's procedure: the cluster bootstrap of C, R and the flip rate, and Wilcoxon's test on the images'
+    own means of C and of R. C and R of a model rest on the pairs that it kept or changed itself; the changes of classes
+    and images rest on the pairs that both models kept.
 
     Args:
         first: Outcomes of one model.
@@ -47,7 +104,7 @@ def compare_models(
         kind: Of the noises; kinds are never pooled.
         resamples: Of the bootstrap over images, 100 or more.
         seed: Of the resamples.
-        confidence: Of the intervals, in (0, 1); the verdict sees a difference where zero lies outside.
+        confidence: Of the intervals, in (0, 1).
         num_images: How many of the most changed images to list, each way.
 
     Returns:
@@ -74,27 +131,60 @@ def compare_models(
         >>> found.rows[1].measure, round(found.rows[1].difference.value, 6)
         ('consistency', 0.2)
     """
+    compared = measure_difference(
+        first,
+        second,
+        method=method,
+        kind=kind,
+        resamples=resamples,
+        seed=seed,
+        confidence=confidence,
+        num_images=num_images,
+    )
+    [difference] = conclude_all([compared])
+    return difference
+
+
+def measure_difference(
+    first: Outcomes,
+    second: Outcomes,
+    *,
+    method: str | None = None,
+    kind: Kind = "photometric",
+    resamples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    num_images: int = 8,
+) -> ComparedModels:
+    """Make all tests of :func:`compare_models`, and leave the correction of the primary one to :func:`conclude_all`.
+
+    Args:
+        first: As there.
+        second: As there.
+        method: As there.
+        kind: As there.
+        resamples: As there.
+        seed: As there.
+        confidence: As there.
+        num_images: As there.
+
+    Returns:
+        What the comparison is made from.
+
+    Raises:
+        ArgumentError: As there.
+        UnknownNameError: As there.
+    """
     if num_images < 0:
         raise ArgumentError(f"`num_images` must be 0 or more, got {num_images!r}.")
     pair = pair_models(first, second, method=method, kind=kind)
     resampling = Resampling(len(pair.first.images), resamples, seed)
-    rows = _adjusted([*_bootstrap_rows(pair, resampling, confidence), *_wilcoxon_rows(pair, confidence)])
+    primary, *secondary = _bootstrap_rows(pair, resampling, confidence)
+    rows = (primary, *_adjusted([*secondary, *_wilcoxon_rows(pair, confidence)]))
     means = kept_similarities(pair.first, pair.second, method=pair.method)
     change = means[1] - means[0]
     kept = mean_interval(change[~np.isnan(change)], confidence=confidence)
-    worse, better = most_changed_images(pair.first, means, count=num_images)
-    return ModelDifference(
-        first=pair.names[0],
-        second=pair.names[1],
-        method=pair.method,
-        kind=kind,
-        num_images=len(pair.first.images),
-        rows=rows,
-        verdict=difference_verdict(pair, rows, kept=kept),
-        classes=change_by_class(pair.first, means, confidence=confidence),
-        worse=worse,
-        better=better,
-    )
+    return ComparedModels(pair, rows, means, kept, confidence, num_images)
 
 
 def _bootstrap_rows(pair: ModelPair, resampling: Resampling, confidence: float) -> list[PairRow]:

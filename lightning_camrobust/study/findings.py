@@ -1,9 +1,13 @@
 """What a study found, as plain records: what tables, figures and the page are made from."""
 
+import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from lightning_camrobust.study.outcomes import Kind
+
+# Scores whose pairs come from fewer images say little, however many pairs there are: images are what was sampled.
+LOW_SUPPORT_IMAGES = 10
 
 
 class Estimate(NamedTuple):
@@ -33,8 +37,8 @@ class ScoreRow:
         degenerate_count: Pairs that could not be scored.
         same_images: Images that have such a pair.
         changed_images: Images that have such a pair.
-        chance_floor: What RM unrelated maps would get, b (1 - b); NaN where unknown.
-        low_support: Whether a set has fewer than 30 pairs.
+        chance_floor: What RM uniformly random rankings would get, b (1 - b); NaN where unknown.
+        low_support: Whether a set has fewer than 30 pairs, or its pairs come from fewer than 10 images.
     """
 
     method: str
@@ -65,9 +69,11 @@ class PairRow:
         second: Label.
         difference: First minus second.
         p_value: Two-sided, that there is no difference.
-        p_adjusted: The same after Holm's correction for all pairs of this measure.
+        p_adjusted: The same after Holm's correction. Of two methods: for all pairs of this measure. Of two models:
+            robustness is the primary test and is corrected only over the pairs of models that are compared with it
+            (with one pair it is ``p_value``); the other measures are one secondary family for each pair of models.
         effect: Rank-biserial correlation in [-1, 1], positive if the first tends to be larger; NaN for robustness.
-        num_images: Images that both have a value on.
+        num_images: Images that both have a value on; for robustness of methods, a pair that both could score.
         test: Name of the test, such as ``"cluster bootstrap"`` or ``"Wilcoxon"``.
     """
 
@@ -142,6 +148,9 @@ class Stability:
         stable: Whether every tau is at least ``least_tau``.
         reasons: Why not, one sentence a setting; empty if stable.
         least_tau: The limit.
+        change: What lies behind it where a tau is below the limit: ``"chance"`` if only methods change places that are
+            not told apart in either setting; ``"real"`` if others do, or a ranking is undefined. ``"none"`` if stable,
+            or if it was not asked.
     """
 
     methods: tuple[str, ...]
@@ -149,6 +158,12 @@ class Stability:
     stable: bool
     reasons: tuple[str, ...]
     least_tau: float
+    change: Literal["none", "chance", "real"] = "none"
+
+    @property
+    def tested(self) -> bool:
+        """Whether maps were read in another way at all; another average of the same similarities is no such test."""
+        return any(not row.label.startswith("averaging=") for row in self.rows[1:])
 
 
 @dataclass(frozen=True)
@@ -157,15 +172,26 @@ class MixedRow:
 
     Attributes:
         term: What is tested, such as ``"method"``, ``"model"`` or ``"method x model"``.
-        statistic: Wald's chi-squared.
-        degrees: Its degrees of freedom.
-        p_value: That the term has no effect.
+        statistic: Hotelling's T squared, from a covariance that is clustered by image.
+        degrees: Contrasts that are tested, q: degrees of freedom of the numerator.
+        p_value: That the term has no effect, from the F distribution with q and n - q degrees of freedom.
+        denominator: Degrees of freedom of the denominator, n - q, n being the images that are informative about the
+            term, which may be a broken number; 0 where there is no F.
     """
 
     term: str
     statistic: float
     degrees: int
     p_value: float
+    denominator: float = 0.0
+
+    @property
+    def f_value(self) -> float:
+        """T squared scaled to F; NaN where there is no F."""
+        images = self.degrees + self.denominator
+        if not self.denominator or not self.degrees:
+            return math.nan
+        return self.statistic * self.denominator / (self.degrees * (images - 1))
 
 
 @dataclass(frozen=True)
@@ -179,6 +205,7 @@ class MixedComparison:
         image_share: Share of the variance that belongs to the image, in [0, 1].
         num_images: Images.
         num_values: Values.
+        kind: Of the noises.
     """
 
     measure: str
@@ -187,6 +214,7 @@ class MixedComparison:
     image_share: float
     num_images: int
     num_values: int
+    kind: Kind = "photometric"
 
 
 @dataclass(frozen=True)
@@ -215,8 +243,8 @@ class ModelFindings:
         num_images: Images.
         accuracy: On the clean images, in [0, 1]; NaN without labels.
         scores: One row a method and kind; then a perturbation; then a severity.
-        pairs: Methods compared with each other, on photometric noises.
-        rank_tests: Friedman, on photometric noises.
+        pairs: Methods compared with each other, on noises of `ranked_kind`.
+        rank_tests: Friedman, on the same noises.
         stability: The conclusion under other settings; None with fewer than two methods or settings.
         seconds: Time that measuring took; NaN if unknown.
         correct_scores: Rows over all noises of a kind, from images that are classified correctly; empty without labels.
@@ -233,6 +261,12 @@ class ModelFindings:
     stability: Stability | None
     seconds: float
     correct_scores: tuple[ScoreRow, ...] = ()
+
+    @property
+    def ranked_kind(self) -> Kind | None:
+        """Kind of the noises that methods are ranked, tested and read anew on; None if nothing was measured."""
+        measured = [row.kind for row in self.scores]
+        return "photometric" if "photometric" in measured else next(iter(measured), None)
 
 
 @dataclass(frozen=True)
@@ -259,8 +293,8 @@ class ClassChange:
     Attributes:
         label: The class.
         num_images: Images of it.
-        difference: Mean similarity, second minus first.
-        p_value: Two-sided Wilcoxon.
+        difference: Mean similarity, second minus first, on the pairs that both models kept; Student's interval.
+        p_value: Two-sided Wilcoxon; NaN with too few images.
         p_adjusted: After Holm's correction over classes.
     """
 
@@ -283,7 +317,8 @@ class ModelDifference:
         num_images: Images that both were measured on.
         rows: Robustness, consistency, responsiveness and flip rate.
         verdict: One sentence.
-        classes: Most changed first; empty without labels.
+        classes: Tested ones first, those with too few images for a test after them, each the most changed first;
+            empty without labels.
         worse: Images that lost most.
         better: Images that gained most.
     """
@@ -316,6 +351,7 @@ class Findings:
         manifests: What each study says of itself: versions, seeds, hashes, arguments.
         resamples: Of the bootstrap.
         confidence: Of all intervals.
+        notes: What else a reader must know, such as which models are not compared and why; one sentence each.
     """
 
     title: str

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lightning_camrobust.gallery import collect_gallery, picture_noises
+from lightning_camrobust.gallery import Gallery, Panel, collect_gallery, picture_noises
 from lightning_camrobust.isolation import observe_only
 from lightning_camrobust.plan import ProbePlan
 from lightning_camrobust.probe import probe
@@ -24,6 +24,9 @@ from lightning_camrobust.study.model import StudyModel
 from lightning_camrobust.study.outcomes import Integers, Outcomes
 from lightning_camrobust.study.statistics.image_means import image_means
 from lightning_camrobust.study.storage import written_whole
+
+# More make a picture too wide to be read in a column of the page.
+MOST_NOISES = 3
 
 
 def extreme_images(outcomes: Outcomes, method: str, count: int) -> tuple[Integers, Integers]:
@@ -122,7 +125,7 @@ def _draw_model(
 ) -> Iterator[GalleryItem]:
     method = outcomes.methods[0]
     short = replace(plan, methods={method: plan.methods[method]}, readings={})
-    chosen = picture_noises(short)
+    chosen = picture_noises(short)[:MOST_NOISES]
     short = replace(short, noises=tuple(plan.noises[index] for index in chosen))
     for how, positions in zip(("most", "least"), extreme_images(outcomes, method, count), strict=True):
         if not len(positions):
@@ -142,10 +145,24 @@ def _draw_model(
         file = f"{stem}-{how}.png"
         with written_whole(folder / file) as path:
             draw_gallery(gallery, heading=title).savefig(path, format="png")
-        names = ", ".join(outcomes.images[position] for position in positions)
-        yield GalleryItem(title=title, file=file, alt=f"Images and maps, clean and noisy, of {names}.")
+        yield GalleryItem(title=title, file=file, alt=_in_words(gallery, [outcomes.images[row] for row in positions]))
+
+
+def _in_words(gallery: Gallery, names: Sequence[str]) -> str:
+    """Say what a picture shows, for readers who cannot see it."""
+    rows = [
+        f"{name}: class {clean.predicted}; {'; '.join(_panel_in_words(each, gallery.measure) for each in noisy)}"
+        for name, (clean, *noisy) in zip(names, gallery.rows, strict=True)
+    ]
+    return f"One row an image: the clean image and its {gallery.method} map, then noisy ones. {'. '.join(rows)}."
+
+
+def _panel_in_words(panel: Panel, measure: str) -> str:
+    similar = "not rankable" if panel.similarity is None else f"{measure} {panel.similarity:.2f}"
+    return f"{panel.title}, class {'kept' if panel.same else 'changed'}, {similar}"
 
 
 def _slug(outcomes: Outcomes) -> str:
     name = f"{outcomes.model}-{outcomes.target_layer}"
-    return "".join(sign if sign.isalnum() else "-" for sign in name)
+    # Disks take names of 255 bytes, and a letter can have four.
+    return "".join(sign if sign.isalnum() else "-" for sign in name)[:50]

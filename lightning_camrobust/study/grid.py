@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_camrobust.fusion import LayerFusion
-from lightning_camrobust.plan import ProbePlan, Target, make_plan
+from lightning_camrobust.plan import ProbePlan, Target, main_target_rule, make_plan
 from lightning_camrobust.reading import Reading, Reduction, make_reading
 from lightning_camrobust.severity import Column
 from lightning_camrobust.study.description import describe_member, describe_setting
@@ -72,11 +72,13 @@ class StudyGrid:
 
     def plan(self) -> ProbePlan:
         """Resolve names and check settings, see :func:`~lightning_camrobust.plan.make_plan`."""
-        main = make_reading(self.similarity, self.segmenter, reduction=self.reduction)
+        rule = main_target_rule(self.target)
+        main = make_reading(self.similarity, self.segmenter, reduction=self.reduction, target=rule)
         readings = resolve_readings(self.readings, main)
         if self.target not in (None, "predicted") and not isinstance(self.readings, Mapping):
             # Where the class is given, it is no question whose it is.
-            readings.pop("target=original", None)
+            for other in ("target=original", "target=predicted"):
+                readings.pop(other, None)
         return make_plan(
             self.methods,
             self.perturbations,

@@ -27,10 +27,16 @@ def headline(models: Sequence[ModelFindings], *, alpha: float = 0.05) -> Iterato
         for found, rows in ranked:
             ends.setdefault(_with_equals(found, rows, rows[place], alpha), []).append(names(found))
         yield f"{word} robust: {'; '.join(f'{methods} on {_and(where)}' for methods, where in ends.items())}."
-    judged = [found for found, _ in ranked if found.stability is not None]
-    stable = sum(bool(found.stability and found.stability.stable) for found in judged)
+    judged = [found for found, _ in ranked if found.stability is not None and found.stability.tested]
     if judged:
-        yield f"The ranking of methods is stable under other settings on {stable} of {len(judged)} models."
+        yield _stable_models(judged)
+
+
+def _stable_models(judged: Sequence[ModelFindings]) -> str:
+    stable = sum(bool(found.stability and found.stability.stable) for found in judged)
+    chance = sum(bool(found.stability and found.stability.change == "chance") for found in judged)
+    text = f"The ranking of methods is stable under other settings on {stable} of {len(judged)} models"
+    return text + f"; on {chance} the order changes only among methods that are not told apart" * (chance > 0) + "."
 
 
 def _ranked(found: ModelFindings) -> list[ScoreRow]:

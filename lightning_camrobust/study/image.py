@@ -59,6 +59,14 @@ class ImageSource(Protocol):
         """Return a SHA-256 of what is shown (names, labels, contents, framing), the same in every process."""
 
 
+@runtime_checkable
+class KnowsLabels(Protocol):
+    """A source that can say all true classes without reading an image."""
+
+    def known_labels(self) -> Sequence[int]:
+        """Return the label of every image, -1 where it is not known."""
+
+
 def collate(images: Sequence[StudyImage]) -> StudyBatch:
     """Put images into one batch; made for ``DataLoader(collate_fn=collate)``.
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_camrobust.plan import ProbePlan
+from lightning_camrobust.severity import resolved_level
+from lightning_camrobust.study.description import describe_setting
 from lightning_camrobust.study.grid import StudyGrid
 from lightning_camrobust.study.image import ImageSource
 from lightning_camrobust.study.manifest import digest_of
@@ -53,6 +55,25 @@ class StudyJob:
     def schema(self) -> "pa.Schema":
         """Of the rows; it carries the digest of the settings."""
         return row_schema(list(self.plan.readings), digest=digest_of(self.settings))
+
+    def facts(self, parameters: Mapping[str, int]) -> dict[str, Any]:
+        """Say what readers want to know of a study, and what follows from its settings.
+
+        Args:
+            parameters: How many each network has, by name.
+
+        Returns:
+            Plain data, no part of what the digest is made from.
+        """
+        pixels = self.images[0].pixels
+        levels: dict[str, dict[str, Any]] = {}
+        for noise in self.plan.noises:
+            value = resolved_level(noise.perturbation, noise.severity, images=pixels[None])
+            levels.setdefault(noise.label, {})[str(noise.severity)] = describe_setting(value)
+        known = {label: found for label, found in levels.items() if None not in found.values()}
+        about = self.settings["models"]
+        networks = {name: {"class": about[name]["network"], "parameters": count} for name, count in parameters.items()}
+        return {"image_size": list(pixels.shape), "levels": known, "networks": networks}
 
     def shards(self) -> list[Shard]:
         """List all shards, in the order of the rows."""

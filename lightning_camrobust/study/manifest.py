@@ -19,6 +19,9 @@ from lightning_camrobust.study.storage import written_whole
 MANIFEST = "manifest.json"
 _PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy", "scipy", "scikit-image", "grad-cam", "pyarrow")
 
+# What logits may differ by between machines and numbers of threads, as a share of the largest one.
+_ARITHMETIC = 1e-2
+
 Manifest = dict[str, Any]
 
 
@@ -73,6 +76,34 @@ def check_same_settings(before: Mapping[str, Any], now: Mapping[str, Any], *, fo
             f"run_study: the folder {folder} holds a study with other settings: {'; '.join(changed[:3])}{more}. The "
             "numbers must not be mixed: name another folder, or start anew in this one with overwrite=True."
         )
+
+
+def check_same_answers(before: Mapping[str, Any], now: Mapping[str, Any], *, folder: Path) -> None:
+    """Make sure that models answer as they did when the study was begun.
+
+    Weights and structure do not show what the code of a network does with them.
+
+    Args:
+        before: A few logits of the first image by model, as earlier sessions noted them; empty if they did not.
+        now: Those of this session.
+        folder: For the message.
+
+    Raises:
+        ArgumentError: If they differ by more than arithmetic on another machine explains.
+
+    Example:
+        >>> check_same_answers({"net": [1.0, 2.0]}, {"net": [1.0001, 2.0]}, folder=Path("results"))
+    """
+    for model, earlier in before.items():
+        found = now[model]
+        slack = _ARITHMETIC * max(map(abs, [*earlier, *found]), default=0.0)
+        if len(earlier) != len(found) or any(abs(a - b) > slack for a, b in zip(earlier, found, strict=True)):
+            raise ArgumentError(
+                f"run_study: the folder {folder} holds a study of another network: {model!r} has the same weights, but "
+                f"its logits of the first image begin with {_short(earlier[:3])} there, and with {_short(found[:3])} "
+                "now, so its code was changed. The numbers must not be mixed: name another folder, or start anew in "
+                "this one with overwrite=True."
+            )
 
 
 def begin_session(manifest: Manifest, session: Mapping[str, Any], *, seconds: Mapping[str, Any]) -> None:

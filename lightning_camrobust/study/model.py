@@ -25,7 +25,8 @@ class StudyModel:
     Attributes:
         network: The network, or a function without arguments that builds it. An instance is copied, never changed.
         weights: Checkpoint to load: a state dict (.pt, .pth, .bin), a dict that holds one, a Lightning .ckpt, or
-            .safetensors, of the network or of the classifier in it. None keeps the network's own.
+            .safetensors, of the network or of the classifier in it. None keeps the network's own; a function that
+            draws them at random must seed itself, as it is called more than once.
         target_layers: Layers to draw maps on, measured one after the other: each a dotted name within the classifier, a
             module of it (kept as its name), a list of such (fused), or None for the last spatial one.
         mean: What the network's own Normalize subtracts, in pixel units [0, 1]; None if it takes pixels.

@@ -55,9 +55,10 @@ def pair_models(first: Outcomes, second: Outcomes, *, method: str | None, kind: 
         UnknownNameError: If not both have the method.
     """
     _check_method(first, second, method)
-    shared = paired_outcomes(first, second)
-    chosen = shared[0].methods[0] if method is None else method
-    ours, theirs = (_narrowed(each, chosen, kind) for each in shared)
+    asked = _asked(first, second, method, kind)
+    shared = paired_outcomes(*asked)
+    chosen = shared[0].methods[0]
+    ours, theirs = (_narrowed(each, kind) for each in shared)
     sums = [pair_sums(each.similarity, each.same) for each in (ours, theirs)]
     scored = np.all([(each.same_count + each.changed_count)[:, 0] > 0 for each in sums], axis=0)
     rows: Integers = np.flatnonzero(scored)
@@ -88,16 +89,30 @@ def _check_method(first: Outcomes, second: Outcomes, method: str | None) -> None
             )
 
 
-def _narrowed(outcomes: Outcomes, method: str, kind: Kind) -> Outcomes:
+def _asked(first: Outcomes, second: Outcomes, method: str | None, kind: Kind) -> list[Outcomes]:
+    """Leave out what is not compared, whose settings may differ; where nothing is shared, pairing says so."""
+    asked = [first, second]
+    chosen = next((each for each in first.methods if each in second.methods and method in (None, each)), None)
+    if chosen is not None and all(each.methods.count(chosen) == 1 for each in asked):
+        asked = [_of_method(each, chosen) for each in asked]
+    if any(noise in second.noises for noise in first.noises if noise.kind == kind):
+        asked = [each.of_kind(kind) for each in asked]
+    return asked
+
+
+def _of_method(outcomes: Outcomes, method: str) -> Outcomes:
+    column = outcomes.methods.index(method)
+    return replace(outcomes, methods=(method,), similarity=outcomes.similarity[:, [column]], readings={})
+
+
+def _narrowed(outcomes: Outcomes, kind: Kind) -> Outcomes:
     if not _count(outcomes, kind):
         kinds = sorted({noise.kind for noise in outcomes.noises})
         raise ArgumentError(
             f"`kind`: the two models share no {kind} noise; they share {', '.join(kinds)} noise. Compare one of these, "
             "or measure both models with the same perturbations and severities."
         )
-    column = outcomes.methods.index(method)
-    alone = replace(outcomes, methods=(method,), similarity=outcomes.similarity[:, [column]], readings={})
-    return alone.of_kind(kind)
+    return outcomes.of_kind(kind)
 
 
 def _count(outcomes: Outcomes, kind: Kind) -> int:

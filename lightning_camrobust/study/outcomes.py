@@ -1,5 +1,6 @@
 """What was measured on every image, as arrays: what all statistics start from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -42,11 +43,15 @@ class Outcomes:
         noises: Every perturbation at every severity.
         clean_classes: Predicted on the clean image, ``(images,)``.
         noisy_classes: Predicted on its copies, ``(images, noises)``.
-        same: Whether the prediction survived, ``(images, noises)``.
+        same: Whether the prediction survived, ``(images, noises)``; of noises with a reference image of their own (LVAT
+            with a codec), whether it is that of the reference, which need not be the one in ``clean_classes``.
         similarity: Of the clean and the noisy map, ``(images, methods, noises)``; NaN where a map cannot be ranked.
-        chance: What unrelated maps score on average on each image, ``(images,)``; NaN where that is not known.
+        chance: What two uniformly random rankings score on average on each image, ``(images,)``; NaN where that is not
+            known.
         readings: The same under other settings (RBO's p, ties, segmenter, ...), by label, each shaped like
             ``similarity``.
+        conditions: Under which they were measured, see :func:`~lightning_camrobust.study.conditions.study_conditions`;
+            two models are compared only where these agree. One that is not there is not known, and not checked.
     """
 
     model: str
@@ -62,6 +67,7 @@ class Outcomes:
     similarity: Floats
     chance: Floats
     readings: dict[str, Floats] = field(default_factory=dict)
+    conditions: Mapping[str, str] = field(default_factory=dict)
 
     def of_kind(self, kind: Kind) -> "Outcomes":
         """Return the noises of one kind only."""

@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from lightning_camrobust.errors import ArgumentError
+from lightning_camrobust.study.conditions import ALWAYS, differing
 from lightning_camrobust.study.outcomes import Integers, Noise, Outcomes
 
 Item = TypeVar("Item", bound=Hashable)
@@ -22,11 +23,12 @@ def paired_outcomes(first: Outcomes, second: Outcomes) -> tuple[Outcomes, Outcom
 
     Returns:
         Both, restricted to the images (matched and sorted by name), the noises, the methods and the readings (in the
-        order of ``first``) that they share. A label that only one of them knows is given to both.
+        order of ``first``) that they share. A label that only one of them knows is given to both; a reading of one
+        name with two meanings is left out.
 
     Raises:
         ArgumentError: If the data sets differ, an image, noise or method occurs twice, no image, noise or method is
-            shared, or an image is labelled differently.
+            shared, an image is labelled differently, or the two were measured under other conditions.
 
     Example:
         >>> from lightning_camrobust.study.outcomes import Noise
@@ -49,10 +51,63 @@ def paired_outcomes(first: Outcomes, second: Outcomes) -> tuple[Outcomes, Outcom
     images = sorted(_shared(first.images, second.images, "image"))
     noises = _shared(first.noises, second.noises, "noise")
     methods = _shared(first.methods, second.methods, "CAM method")
-    readings = [label for label in first.readings if label in second.readings]
-    one, other = (_arranged(each, images, noises, methods, readings) for each in (first, second))
+    readings = [
+        label
+        for label in first.readings
+        if label in second.readings and not differing(first.conditions, second.conditions, [f"reading {label}"])
+    ]
+    one, other = (
+        arranged(each, images=images, noises=noises, methods=methods, readings=readings) for each in (first, second)
+    )
     labels = _common_labels(one, other)
+    _check_conditions(first, second)
     return replace(one, labels=labels), replace(other, labels=labels)
+
+
+def other_conditions(first: Outcomes, second: Outcomes) -> list[str]:
+    """Say in which conditions that matter two models were measured differently.
+
+    Args:
+        first: Outcomes of one model.
+        second: Of the other.
+
+    Returns:
+        One part of a sentence each; none if they can be compared. Members count where both models have them. The
+        fingerprint of the images covers names, order, labels and contents at once, so it counts only where the rest is
+        equal; elsewhere see :func:`unchecked_pictures`.
+    """
+    shared = [noise for noise in first.noises if noise in second.noises]
+    names = [
+        *ALWAYS,
+        *(f"method {method}" for method in first.methods if method in second.methods),
+        *(f"perturbation {label}" for label in dict.fromkeys(noise.perturbation for noise in shared)),
+    ]
+    if any(noise.kind == "geometric" for noise in shared):
+        names.append("align_geometric")
+    same_images = first.images == second.images and np.array_equal(first.labels, second.labels)
+    if same_images and _whole(first) and _whole(second):
+        names.insert(0, "data")
+    return differing(first.conditions, second.conditions, names)
+
+
+def unchecked_pictures(first: Outcomes, second: Outcomes) -> bool:
+    """Whether nothing shows that pictures of one name are the same, as the models saw other sets, orders or labels."""
+    return bool(differing(first.conditions, second.conditions, ["data"]))
+
+
+def _whole(outcomes: Outcomes) -> bool:
+    """Whether these are all images that the fingerprint was taken of."""
+    return outcomes.conditions.get("num_images", str(len(outcomes.images))) == str(len(outcomes.images))
+
+
+def _check_conditions(first: Outcomes, second: Outcomes) -> None:
+    differ = other_conditions(first, second)
+    if differ:
+        more = f"; and {len(differ) - 3} more" if len(differ) > 3 else ""
+        raise ArgumentError(
+            f"The two models were measured under other conditions: {'; '.join(differ[:3])}{more}. A difference would "
+            "say nothing about the models. Measure both in one study, or one of them again as the other was."
+        )
 
 
 def _shared(first: Sequence[Item], second: Sequence[Item], noun: str) -> list[Item]:
@@ -73,9 +128,26 @@ def _shared(first: Sequence[Item], second: Sequence[Item], noun: str) -> list[It
     return shared
 
 
-def _arranged(
-    outcomes: Outcomes, images: list[str], noises: list[Noise], methods: list[str], readings: list[str]
+def arranged(
+    outcomes: Outcomes,
+    *,
+    images: Sequence[str],
+    noises: Sequence[Noise],
+    methods: Sequence[str],
+    readings: Sequence[str] = (),
 ) -> Outcomes:
+    """Take some images, noises, methods and readings, in this order.
+
+    Args:
+        outcomes: Of one model, in which no name repeats.
+        images: Names of some of its images.
+        noises: Some of its noises.
+        methods: Some of its methods.
+        readings: Labels of some of its readings.
+
+    Returns:
+        These only.
+    """
     row_of = {image: row for row, image in enumerate(outcomes.images)}
     rows = np.array([row_of[image] for image in images], dtype=np.int64)
     layers = np.array([outcomes.methods.index(method) for method in methods], dtype=np.int64)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_camrobust.errors import ModelError
+from lightning_camrobust.errors import CAMRobustnessError, ModelError
 from lightning_camrobust.study.image import ImageSource, StudyImage
 from lightning_camrobust.study.job import StudyJob, note_seconds
 from lightning_camrobust.study.manifest import read_manifest
@@ -28,12 +28,16 @@ class ShardImages:
 
     Attributes:
         shard: Which one; None for a process that has nothing to do.
-        images: In order.
+        images: In order; none if one of them cannot be read.
+        error: Why it cannot. Raised by a process that only reads, it would lose its words.
     """
 
-    def __init__(self, shard: Shard | None, images: Sequence[StudyImage]) -> None:
+    def __init__(
+        self, shard: Shard | None, images: Sequence[StudyImage], error: CAMRobustnessError | None = None
+    ) -> None:
         self.shard = shard
         self.images = images
+        self.error = error
 
 
 class ShardReader(Dataset[ShardImages]):
@@ -55,7 +59,10 @@ class ShardReader(Dataset[ShardImages]):
         """Read one shard."""
         shard = self._shards[position]
         indices = range(shard.start, shard.stop) if shard else ()
-        return ShardImages(shard, [self._source[index] for index in indices])
+        try:
+            return ShardImages(shard, [self._source[index] for index in indices])
+        except CAMRobustnessError as error:
+            return ShardImages(shard, [], error)
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,8 @@ class ShardProber(pl.LightningModule):
         if not self.trainer.is_global_zero:
             self._progress = None
         if self._progress is not None:
+            if self.trainer.world_size > 1:
+                self._progress.narrow(sum(shard.stop - shard.start for shard in self._mine if shard))
             self._progress.start()
 
     def predict_step(self, batch: ShardImages, batch_idx: int) -> int:
@@ -115,8 +124,11 @@ class ShardProber(pl.LightningModule):
             How many images were measured.
 
         Raises:
+            ArgumentError: If an image cannot be read.
             SystemExit: After SIGTERM, which Lightning heeds in training only.
         """
+        if batch.error is not None:
+            raise batch.error
         if batch.shard is not None:
             self._measure(batch.shard, batch.images)
         if self.trainer.received_sigterm:
@@ -155,8 +167,8 @@ class ShardProber(pl.LightningModule):
         note_seconds(job.folder, shard, time.perf_counter() - start)
 
     def _tell(self, images: int) -> None:
-        if self._progress is not None:  # the other processes are as fast as this one
-            self._progress.advance(images * self.trainer.world_size)
+        if self._progress is not None:
+            self._progress.advance(images)
 
     def _load(self, name: str, image: StudyImage) -> _CurrentModel:
         """Build a model. It is no submodule of this one, and replaces the one before: one is in memory at a time."""

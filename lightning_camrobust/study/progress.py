@@ -15,12 +15,21 @@ class StudyProgress:
     """
 
     def __init__(self, *, total: int, done: int) -> None:
-        self._total, self._done = total, done
+        self._total, self._done, self._what = total, done, "images,"
         self._bar: Progress | None = None
         self._task: Any = None
 
+    def narrow(self, total: int) -> None:
+        """Show one of several processes only: nobody knows how far the others are.
+
+        Args:
+            total: Images that this process measures.
+        """
+        self._total, self._done, self._what = total, 0, "images of this process,"
+
     def start(self) -> None:
-        """Show the bar."""
+        """Show the bar, among the messages and not in what the command prints."""
+        from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -35,12 +44,13 @@ class StudyProgress:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("images,"),
+            TextColumn(self._what),
             TimeElapsedColumn(),
             TextColumn("spent,"),
             TimeRemainingColumn(),
             TextColumn("left"),
             speed_estimate_period=7 * 24 * 3600,
+            console=Console(stderr=True),
         )
         self._task = self._bar.add_task("study", total=self._total, completed=self._done)
         self._bar.start()

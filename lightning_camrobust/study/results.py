@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_camrobust.errors import ArgumentError
+from lightning_camrobust.study.conditions import study_conditions
 from lightning_camrobust.study.manifest import MANIFEST, Manifest, read_manifest
 from lightning_camrobust.study.outcomes import Floats, Noise, Outcomes
 from lightning_camrobust.study.rows import place_columns, reading_column, row_schema
@@ -47,7 +48,9 @@ def load_outcomes(folder: str | Path) -> list[Outcomes]:
         folder: Of the study.
 
     Returns:
-        One entry a model and target layer, in the order of the study.
+        One entry a model and target layer, in the order of the study. ``same`` is the column ``same_class`` as it was
+        measured, never a comparison of the columns of classes; see
+        :class:`~lightning_camrobust.study.rows.ImageValues`.
 
     Raises:
         ArgumentError: If the study is not finished, or its files do not belong together.
@@ -109,6 +112,7 @@ def _outcomes(
         similarity=similarities("similarity"),
         chance=cells("chance")[:, 0, 0].astype(np.float64),
         readings={label: similarities(reading_column(label)) for label in settings["readings"]},
+        conditions=study_conditions(settings, target_layer=layer),
     )
 
 

@@ -24,8 +24,10 @@ class ImageValues:
         labels: True class, ``(b,)``; -1 where it is not known.
         clean_classes: Predicted on the clean image, ``(b,)``.
         noisy_classes: Predicted on its copies, ``(b, noises)``.
-        same: Whether the prediction survived, ``(b, noises)``.
-        chance: What unrelated maps score on average, ``(b,)``; NaN where that is not known.
+        same: Whether the prediction survived, ``(b, noises)``. This is what counts. A perturbation with a reference
+            image of its own (LVAT with a codec) is compared with the class predicted on that reference, not with
+            ``clean_classes``: the two differ where the codec alone changes the prediction.
+        chance: What two uniformly random rankings score on average, ``(b,)``; NaN where that is not known.
         similarity: ``(b, noises, methods)``; NaN where a map cannot be ranked.
         readings: The same under other settings, by label.
     """
@@ -52,6 +54,9 @@ def reading_column(label: str) -> str:
 
 def row_schema(readings: Sequence[str], *, digest: str) -> "pa.Schema":
     """Return names and types of the columns.
+
+    Whether a pair kept its class is said by ``same_class`` alone: ``clean_class == noisy_class`` is the same for most
+    perturbations, but not for those with a reference image of their own, see :class:`ImageValues`.
 
     Args:
         readings: Labels of the further readings.

@@ -16,13 +16,15 @@ import lightning.pytorch as pl
 import torch
 
 from lightning_camrobust.errors import ArgumentError
+from lightning_camrobust.study.description import describe_structure
 from lightning_camrobust.study.grid import StudyGrid
-from lightning_camrobust.study.image import ImageSource
+from lightning_camrobust.study.image import ImageSource, KnowsLabels
 from lightning_camrobust.study.job import SECONDS, StudyJob, sum_seconds
 from lightning_camrobust.study.manifest import (
     MANIFEST,
     Manifest,
     begin_session,
+    check_same_answers,
     check_same_settings,
     describe_session,
     finish_session,
@@ -30,11 +32,17 @@ from lightning_camrobust.study.manifest import (
     read_manifest,
     write_manifest,
 )
-from lightning_camrobust.study.measuring import find_layers, load_model, measure_images, study_noises
+from lightning_camrobust.study.measuring import (
+    find_layers,
+    first_logits,
+    load_model,
+    measure_images,
+    study_noises,
+)
 from lightning_camrobust.study.model import StudyModel, check_labels, fingerprint, num_classes
-from lightning_camrobust.study.prober import ShardProber
+from lightning_camrobust.study.prober import ShardProber, check_same_network
 from lightning_camrobust.study.progress import StudyProgress
-from lightning_camrobust.study.shards import RESULTS, SHARDS, merge_shards
+from lightning_camrobust.study.shards import RESULTS, SHARDS, is_merged, merge_shards
 from lightning_camrobust.study.storage import check_writable, locked, remove_unfinished
 
 _TRAINER_ARGUMENTS = ("accelerator", "devices", "strategy", "precision", "num_nodes")
@@ -89,13 +97,18 @@ def run_study(
         return _take_part(engine, job)
     check_writable(folder)
     with locked(folder):
-        settings = _survey(job, shard_size=shard_size, precision=str(engine.precision))
+        settings, logits, parameters = _survey(job, shard_size=shard_size, precision=str(engine.precision))
         earlier = None if overwrite else read_manifest(folder)
-        if earlier is not None:
+        if earlier is not None and _holds_results(folder):
             check_same_settings(earlier["settings"], settings, folder=folder)
-        manifest = earlier or new_manifest(settings)
+            check_same_answers(earlier.get("logits", {}), logits, folder=folder)
+            manifest = earlier
+        else:  # what failed before it measured anything is no study
+            manifest = {**new_manifest(settings), "logits": logits}
         # In the order of the first session, whatever order the models are given in now.
         job = replace(job, settings=manifest["settings"])
+        # For readers only; a study that was begun before this was written down goes on all the same.
+        manifest["facts"] = job.facts(parameters)
         missing = job.shards() if overwrite else job.missing()
         _rehearse(job, list(dict.fromkeys(shard.model for shard in missing)))
         if overwrite:
@@ -107,7 +120,8 @@ def run_study(
         if missing or engine.world_size > 1:
             _predict(engine, job, progress=progress)
         _wait_until(lambda: all(shard.path(folder).is_file() for shard in missing))
-        merge_shards(folder, job.shards(), schema=job.schema)
+        if missing or not is_merged(folder, digest=manifest["digest"]):
+            merge_shards(folder, job.shards(), schema=job.schema)
         finish_session(manifest, seconds=sum_seconds(folder))
         write_manifest(folder, manifest)
     return folder
@@ -127,6 +141,12 @@ def _check_arguments(
 ) -> None:
     if not models:
         raise ArgumentError("run_study: `models` must hold at least one model, got none.")
+    for name in models:
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            raise ArgumentError(
+                f"run_study: `models` must have names that can be read in a table, got {name!r}. Give each network a "
+                "word, such as 'resnet18'."
+            )
     if not len(images):
         raise ArgumentError("run_study: `images` must hold at least one image, got none.")
     for name, size, least in (
@@ -145,6 +165,17 @@ def _make_trainer(given: Mapping[str, Any]) -> pl.Trainer:
             f"run_study: `trainer` may hold {', '.join(_TRAINER_ARGUMENTS)}; got {unknown[0]!r}. The study sets the "
             "other arguments itself."
         )
+    try:
+        return _trainer(given)
+    except Exception as error:
+        wrong = [f"{name}={value!r}" for name, value in given.items() if _is_refused(name, value)]
+        asked = ", ".join(wrong or [f"{name}={value!r}" for name, value in given.items()])
+        raise ArgumentError(
+            f"run_study: Lightning's Trainer does not accept {asked} here. It says: {str(error)[:400]}"
+        ) from error
+
+
+def _trainer(given: Mapping[str, Any]) -> pl.Trainer:
     with _quiet():
         return pl.Trainer(
             logger=False,
@@ -157,21 +188,38 @@ def _make_trainer(given: Mapping[str, Any]) -> pl.Trainer:
         )
 
 
-def _survey(job: StudyJob, *, shard_size: int, precision: str) -> Manifest:
-    """Build each model once, for its hash and the names of its layers; say all that determines the numbers."""
-    described = {}
+def _is_refused(name: str, value: object) -> bool:
+    """Say whether Lightning refuses an argument of the Trainer that is given alone."""
+    try:
+        _trainer({name: value})
+    except Exception:
+        return True
+    return False
+
+
+def _survey(
+    job: StudyJob, *, shard_size: int, precision: str
+) -> tuple[Manifest, dict[str, list[float]], dict[str, int]]:
+    """Build each model once; return all that determines the numbers, some logits of each, and its parameters' count."""
+    described, logits, parameters = {}, {}, {}
     for name, model in job.models.items():
         loaded = load_model(model)
         _check_size(name, model, job.images[0].pixels.shape)
+        # First of all, as it has the words for images that the network does not take.
+        num_classes(loaded.network, loaded.inputs([job.images[0]]))
+        logits[name] = first_logits(loaded, job.images[0])
+        parameters[name] = sum(each.numel() for each in loaded.network.parameters())
         described[name] = {
             "network": type(loaded.network).__qualname__,
+            "classifier": model.classifier,
+            "structure": describe_structure(loaded.network),
             "weights": fingerprint(loaded.network),
             "target_layers": list(find_layers(loaded, model, job.images[0])),
             "mean": list(loaded.space.mean),
             "std": list(loaded.space.std),
         }
     data = {"name": job.images.name, "num_images": len(job.images), "fingerprint": job.images.fingerprint()}
-    return {
+    settings = {
         "grid": job.grid.describe(),
         "methods": list(job.plan.methods),
         "noises": [[noise.perturbation, noise.severity, noise.kind] for noise in study_noises(job.plan)],
@@ -181,6 +229,7 @@ def _survey(job: StudyJob, *, shard_size: int, precision: str) -> Manifest:
         "shard_size": shard_size,
         "precision": precision,
     }
+    return settings, logits, parameters
 
 
 def _check_size(name: str, model: StudyModel, shape: Sequence[int]) -> None:
@@ -195,10 +244,11 @@ def _rehearse(job: StudyJob, names: Sequence[str]) -> None:
     """Measure one image by all models, so that what cannot work fails before the long part."""
     first = {noise.label: noise for noise in reversed(job.plan.noises)}
     short = replace(job.plan, noises=tuple(first.values()))
-    # Sources that know all labels at once say so; of the others, each shard's labels are checked when it is read.
-    labels = [int(label) for label in getattr(job.images, "labels", ())] or [job.images[0].label]
+    # Of sources that do not know all labels at once, each shard's labels are checked when it is read.
+    labels = job.images.known_labels() if isinstance(job.images, KnowsLabels) else [job.images[0].label]
     for name in names:
         loaded = load_model(job.models[name])
+        check_same_network(name, loaded.network, job.settings["models"][name]["weights"])
         classes = num_classes(loaded.network, loaded.inputs([job.images[0]]))
         check_labels(labels, classes, model=name, data=job.images.name)
         for layers in find_layers(loaded, job.models[name], job.images[0]).values():
@@ -240,6 +290,10 @@ def _wait_until(done: Callable[[], bool]) -> None:
         if os.getppid() != parent:
             raise SystemExit("run_study: the process that started this one is gone.")
         time.sleep(0.2)
+
+
+def _holds_results(folder: Path) -> bool:
+    return (folder / RESULTS).exists() or any((folder / SHARDS).glob("*/*/[0-9]*.parquet"))
 
 
 def _drop_study(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Shards: the results of a few images each, in Parquet files that are either whole or not there."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 SHARDS = "shards"
 RESULTS = "results.parquet"
+# Disks take names of 255 bytes, encrypted ones 143. Of a longer name the start is kept, and a hash.
+_LONGEST, _KEPT = 120, 100
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,26 @@ def missing_shards(folder: Path, shards: Sequence[Shard], *, schema: "pa.Schema"
     return [shard for shard in shards if not _is_whole(shard, folder, schema, cells)]
 
 
+def is_merged(folder: Path, *, digest: str) -> bool:
+    """Say whether the results of a study are put together already.
+
+    Args:
+        folder: Of the study.
+        digest: Of its settings.
+
+    Returns:
+        Whether ``results.parquet`` is there, can be read, and is of this very study.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_schema(folder / RESULTS).metadata or {}
+    except (OSError, pa.ArrowException):
+        return False
+    return bool(metadata.get(DIGEST) == digest.encode())
+
+
 def merge_shards(folder: Path, shards: Sequence[Shard], *, schema: "pa.Schema") -> Path:
     """Put all shards into one file, one row group each; call it when none is missing.
 
@@ -148,4 +171,7 @@ def _is_whole(shard: Shard, folder: Path, schema: "pa.Schema", cells: int) -> bo
 def _folder_name(name: str) -> str:
     """Turn a name into one that a folder can have, different for different names."""
     safe = quote(name, safe=" ,()[]=")
+    if len(safe) > _LONGEST:
+        # A plus sign is quoted otherwise, so that no short name is like it.
+        safe = f"{safe[:_KEPT]}+{hashlib.sha256(name.encode()).hexdigest()[:16]}"
     return safe if safe.strip(".") else safe.replace(".", "%2E")

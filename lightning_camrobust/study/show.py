@@ -252,9 +252,10 @@ def _panels(
     looker = Looker(model, inputs, plan, layers, space=space, keys=image_keys(pixels), operators=operators)
     look = looker.look(inputs, classes=None)
     # Axes of the scores: image, copy, method, segment.
-    first = look.scored[0].scores[0, 0, 0].argmax()
+    first, rankable = look.scored[0].scores[0, 0, 0].argmax(), look.scored[0].rankable[0, 0, 0]
     heat = next(iter(look.explained.maps.values()))[0].detach().float().cpu()
-    outlined = (looker.segments.labels([0])[0] == first).cpu()
+    # A flat or broken map has no first segment: the largest score would be any.
+    outlined = ((looker.segments.labels([0])[0] == first) & rankable).cpu()
     return [Panel(pixels[0].float().cpu(), heat, outlined, int(look.explained.classes[0]), "clean")]
 
 

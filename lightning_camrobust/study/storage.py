@@ -17,6 +17,10 @@ _LOCK = ".lock"
 class StudyFolderError(CAMRobustnessError, OSError):
     """The folder of a study cannot be written to."""
 
+    def __str__(self) -> str:
+        """Return the message alone, without the number of the error in front."""
+        return str(self.strerror)
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:

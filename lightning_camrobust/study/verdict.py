@@ -7,10 +7,15 @@ from lightning_camrobust.study.findings import Estimate, ModelFindings, PairRow,
 
 MULTIPLICITY = (
     "Methods are compared in pairs within one model; p-values of robustness, of consistency and of responsiveness are "
-    "three families, each corrected by Holm's procedure over all its pairs.",
+    "three families, each corrected by Holm's procedure over all its pairs. Two methods are compared on the pairs of "
+    "images and noises that both could score. The bootstrap of robustness draws 80 resamples or more for each pair of "
+    "methods, as fewer could not find anything after the correction.",
     "Mean ranks are compared by Nemenyi's critical difference, which covers all pairs of methods at once.",
-    "Two models are compared in one family, corrected by Holm's procedure: robustness, consistency, responsiveness and "
-    "flip rate; changes of classes are a family of their own.",
+    "Robustness is the primary test of two models: its p-value is not corrected where one pair of models is compared, "
+    "and by Holm's procedure over the pairs of models where there are several. Its five secondary tests are one family "
+    "for each pair of models, corrected by Holm's procedure: consistency, responsiveness and flip rate by the "
+    "bootstrap, consistency and responsiveness of single images by Wilcoxon's test. Changes of classes are a family of "
+    "their own.",
     "Confidence intervals are of one number each and are not corrected for their number.",
 )
 
@@ -40,10 +45,11 @@ def describe_model(found: ModelFindings, *, alpha: float = 0.05) -> Iterator[str
     if unranked:
         names = ", ".join(row.method for row in unranked)
         yield f"{where}: the robustness of {names} is undefined, as {_why_undefined(unranked)}."
+    yield from (f"{where}: {text}" for text in _unequal_pairs(known))
     if found.stability is not None:
         yield f"{where}: {_stability_text(found.stability)}"
     if any(row.low_support for row in known):
-        yield f"{where}: a set has fewer than 30 pairs, so these numbers say little."
+        yield f"{where}: a set has fewer than 30 pairs or 10 images, so these numbers say little."
 
 
 def ranked_kind(scores: Sequence[ScoreRow]) -> str:
@@ -96,12 +102,27 @@ def _why_undefined(rows: Sequence[ScoreRow]) -> str:
     return "a set of pairs is empty"
 
 
+def _unequal_pairs(rows: Sequence[ScoreRow]) -> Iterator[str]:
+    """Warn where methods could not be scored on different numbers of pairs, often the hardest ones."""
+    lost = [row.degenerate_count / (row.same_count + row.changed_count + row.degenerate_count) for row in rows]
+    if len({row.degenerate_count for row in rows}) > 1:
+        most, least = lost.index(max(lost)), lost.index(min(lost))
+        yield (
+            f"{rows[most].method} could not be scored on {lost[most]:.2%} of its pairs, {rows[least].method} on "
+            f"{lost[least]:.2%}: its score rests on other pairs, so look at the comparison of the two on common pairs."
+        )
+
+
 def _stability_text(stability: Stability) -> str:
+    if stability.stable and not stability.tested:
+        return "the ranking was not tested under other settings: the study has no readings."
     if stability.stable:
         count = len(stability.rows) - 1
         return f"the ranking is stable under {count} other {'setting' if count == 1 else 'settings'}."
     if math.isnan(stability.rows[0].tau):
         return "there is no ranking that other settings could be compared with."
+    if stability.change == "chance":
+        return f"the order changes only among methods that are not told apart: {_unstable(stability)}."
     return f"the ranking is not stable, because {_unstable(stability)}."
 
 

@@ -2,7 +2,10 @@
 
 import numpy as np
 
-from lightning_camrobust.study.findings import Estimate
+from lightning_camrobust.study.findings import Estimate, PairRow
+
+# Level of every test that a sentence rests on, whatever the confidence of the intervals.
+ALPHA = 0.05
 
 
 def difference_text(estimate: Estimate) -> str:
@@ -38,6 +41,23 @@ def leaves_zero_out(estimate: Estimate) -> bool:
         (True, False)
     """
     return estimate.low > 0 or estimate.high < 0
+
+
+def told_apart(row: PairRow) -> bool:
+    """Say whether a comparison found a difference: by its corrected p-value, at 5%.
+
+    Args:
+        row: Two methods or two models.
+
+    Returns:
+        Whether it did; not without a p-value.
+
+    Example:
+        >>> nothing = Estimate(0.0, 0.0, 0.0)
+        >>> told_apart(PairRow("robustness", "new", "old", nothing, 0.01, 0.06, float("nan"), 40, "cluster bootstrap"))
+        False
+    """
+    return row.p_adjusted < ALPHA
 
 
 def telling_digits(first: float, second: float) -> int:

@@ -17,6 +17,7 @@ from lightning_camrobust.members import resolve_member
 from lightning_camrobust.network import network_in_pixels
 from lightning_camrobust.pixels import PixelSpace
 from lightning_camrobust.randomness import ImageRandomness, image_keys
+from lightning_camrobust.severity import SeverityTable, resolved_level
 from lightning_camrobust.trace import trace
 from tests.contracts.specimens import specimens, unfinished
 
@@ -46,6 +47,30 @@ PUBLISHED = {
     "impulse_noise": {"imagenet": (0.03, 0.06, 0.09, 0.17, 0.27), "cifar": (0.01, 0.02, 0.03, 0.05, 0.07)},
     "speckle_noise": {"imagenet": (0.15, 0.2, 0.35, 0.45, 0.6), "cifar": (0.06, 0.1, 0.12, 0.16, 0.2)},
 }
+
+
+@pytest.mark.parametrize("perturb", PERTURBATIONS, ids=repr)
+@pytest.mark.parametrize("size", [16, 80])
+def test_a_severity_is_resolved_to_the_value_that_is_used(perturb, size, monkeypatch):
+    images, value = torch.rand(1, 3, size, size), SeverityTable.value
+    used = []
+
+    def noted(table, severity, **settings):
+        used.append(value(table, severity, **settings))
+        return used[-1]
+
+    for severity in (1, 5):
+        used.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(SeverityTable, "value", noted)
+            disturb(perturb, images, severity=severity)
+        resolved = resolved_level(perturb, severity, images=images)
+        # One that is made from a transform has no values.
+        assert resolved == (used[0] if used else None)
+
+
+def test_what_has_no_levels_has_no_value():
+    assert resolved_level(lambda images, **settings: images, 3, images=torch.rand(1, 3, 8, 8)) is None
 
 
 def disturb(perturb, images, *, severity=3, seed=0):

@@ -1,6 +1,7 @@
 """Studies through the Trainer: killed, resumed, shared among processes, refused: the same numbers or an error."""
 
 import errno
+import functools
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +18,20 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from lightning import pytorch as pl
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_camrobust.errors import ArgumentError, ModelError, UnknownNameError
 from lightning_camrobust.measure import measure_stability
 from lightning_camrobust.study import running
+from lightning_camrobust.study.manifest import digest_of
+from lightning_camrobust.study.measuring import find_layers, load_model, measure_images
 from lightning_camrobust.study.model import StudyModel
 from lightning_camrobust.study.prober import ShardProber
+from lightning_camrobust.study.progress import StudyProgress
 from lightning_camrobust.study.results import load_manifest, load_outcomes
+from lightning_camrobust.study.source import open_images
 from lightning_camrobust.study.storage import StudyFolderError
 from tests.integration.study_run import RandomImages, make_grid, study, tiny_model, tiny_network
 
@@ -119,9 +128,26 @@ def test_reading_in_other_processes_changes_nothing(whole, tmp_path):
     assert results(study(tmp_path, num_workers=1)) == results(whole)
 
 
+def test_facts_for_readers_stand_beside_the_settings(copied, whole):
+    manifest = json.loads((copied / "manifest.json").read_text())
+    facts = manifest["facts"]
+    assert facts["image_size"] == [3, 16, 16]
+    # The columns for small images, as published.
+    assert facts["levels"] == {"gaussian_noise": {"2": 0.06, "5": 0.10}, "contrast": {"2": 0.5, "5": 0.15}}
+    size = 3 * 4 * 9 + 4 + 4 * 4 * 9 + 4 + 4 * 25 * 3 + 3
+    assert facts["networks"] == {name: {"class": "Sequential", "parameters": size} for name in ("tiny/a", "b")}
+    assert digest_of(manifest["settings"]) == manifest["digest"]
+    # A study from before they were written down goes on, and gets them.
+    del manifest["facts"]
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    study(copied)
+    assert json.loads((copied / "manifest.json").read_text())["facts"] == facts
+
+
 def test_running_a_finished_study_again_measures_nothing(copied, whole, monkeypatch):
     monkeypatch.setattr(running, "measure_images", None)
     monkeypatch.setattr(ShardProber, "predict_step", None)
+    monkeypatch.setattr(running, "merge_shards", None)
     study(copied, models={"b": tiny_model(1), "tiny/a": tiny_model()})  # nor does the order of models matter
     assert results(copied) == results(whole)
 
@@ -299,7 +325,16 @@ def test_only_one_run_at_a_time(copied):
 class LabelledImages(RandomImages):
     """Knows all labels without reading an image."""
 
-    labels = (-1, 1, 2, 0, 1, 2, 0)
+    def known_labels(self):
+        return (-1, 1, 2, 0, 1, 2, 0)
+
+
+class GreyImages(RandomImages):
+    """Of one channel."""
+
+    def __getitem__(self, index):
+        image = super().__getitem__(index)
+        return image._replace(pixels=image.pixels[:1])
 
 
 class Interrupted(RandomImages):
@@ -358,6 +393,18 @@ def test_seconds_add_up_over_sessions(whole, copied):
         ({"chunk_size": True}, ArgumentError, "`chunk_size`"),
         ({"num_workers": -1}, ArgumentError, "`num_workers` must be a whole number of at least 0"),
         ({"trainer": {"logger": True}}, ArgumentError, "`trainer` may hold accelerator.*got 'logger'"),
+        ({"trainer": {"accelerator": "abacus"}}, ArgumentError, "Lightning's Trainer does not accept accelerator='a"),
+        ({"trainer": {"precision": "17"}}, ArgumentError, "does not accept precision='17' here. It says: "),
+        ({"trainer": {"strategy": "foo"}}, ArgumentError, "does not accept strategy='foo' here"),
+        ({"models": {"": tiny_model()}}, ArgumentError, "`models` must have names that can be read.*got ''"),
+        ({"models": {"a\nb": tiny_model()}}, ArgumentError, "`models` must have names"),
+        ({"models": {"a": tiny_model(mean=(0.5, 0.4), std=(0.2, 0.3))}}, ArgumentError, "hold 2 values.*3 channels"),
+        ({"images": GreyImages()}, ArgumentError, "hold 3 values, but the images have 1 channel. .*channels=3"),
+        (
+            {"images": GreyImages(), "models": {"a": tiny_model(mean=None, std=None, target_layers=(None,))}},
+            ModelError,
+            "does not take images of 1 x 16 x 16.*channels=",
+        ),
         ({"models": {"a": tiny_model(target_layers=("0", "0"))}}, ArgumentError, "'0' twice"),
         ({"models": {"a": tiny_model(size=32)}}, ArgumentError, "takes images of 32 x 32.*has 16 x 16"),
         ({"models": {"a": tiny_model(), "z": tiny_model(target_layers=("8",))}}, UnknownNameError, "named '8'"),
@@ -382,6 +429,193 @@ def test_labels_that_show_up_late_are_checked_as_well(tmp_path):
 def test_a_network_that_is_another_one_each_time_it_is_built(tmp_path):
     with pytest.raises(ModelError, match="other weights each time"):
         study(tmp_path, models={"a": StudyModel(lambda: tiny_network(torch.seed()))})
+    study(tmp_path, models={"a": tiny_model()})  # what failed does not block what is right
+    assert len(load_outcomes(tmp_path)) == 2
+
+
+def test_a_run_that_failed_before_it_measured_does_not_block_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(pq, "write_table", lambda *args, **settings: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        study(tmp_path)
+    assert not shard_files(tmp_path)
+    monkeypatch.undo()
+    study(tmp_path, grid=make_grid(seed=1))
+    assert load_manifest(tmp_path)["settings"]["grid"]["seed"] == 1
+
+
+class Activated(nn.Module):
+    """What it does with its weights does not show in them, and that of `secret` in no module either."""
+
+    secret = staticmethod(torch.relu)
+
+    def __init__(self, activation=torch.relu, layer=nn.ReLU, stride=1):
+        super().__init__()
+        self.first, self.middle = nn.Conv2d(3, 4, 3, stride=stride), layer()
+        self.second, self.last = nn.Conv2d(4, 4, 3), nn.Linear(4, 3)
+        self.activation = activation
+        generator = torch.Generator().manual_seed(0)
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator)
+
+    def forward(self, images):
+        features = self.second(self.middle(self.first(images)))
+        return self.last(type(self).secret(self.activation(features)).mean(dim=(2, 3)))
+
+
+OTHER_NETWORKS = [{"layer": nn.Tanh}, {"activation": torch.tanh}, {"stride": 2}]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_networks_of_the_same_weights_are_not_mixed(tmp_path, monkeypatch, finished):
+    models = [{"a": StudyModel(functools.partial(Activated, **kind))} for kind in ({}, *OTHER_NETWORKS)]
+    study(tmp_path, models=models[0])
+    if not finished:
+        shard_files(tmp_path)[1].unlink()
+        (tmp_path / "results.parquet").unlink()
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    for other in models[1:]:
+        with pytest.raises(ArgumentError, match="other settings.*models.a.structure.*overwrite=True"):
+            study(tmp_path, models=other)
+    monkeypatch.setattr(Activated, "secret", staticmethod(torch.tanh))
+    with pytest.raises(ArgumentError, match="study of another network: 'a' has the same weights.*code was changed"):
+        study(tmp_path, models=models[0])
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    monkeypatch.undo()
+    study(tmp_path, models=models[0])
+
+
+def test_logits_that_differ_by_rounding_are_the_same_network(copied):
+    path = copied / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["logits"] = {model: [1.0005 * each for each in found] for model, found in manifest["logits"].items()}
+    path.write_text(json.dumps(manifest))
+    study(copied)
+
+
+def picture_folder(place):
+    from PIL import Image
+
+    for number in range(4):
+        file = place / "pictures" / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = (RandomImages()[number].pixels.permute(1, 2, 0) * 255).byte().numpy()
+        Image.fromarray(pixels).save(file)
+    return place / "pictures"
+
+
+def array_file(place):
+    images = np.stack([RandomImages()[number].pixels.numpy() for number in range(4)])
+    np.savez(place / "some.npz", images=images, labels=np.arange(4) % 2)
+    return place / "some.npz"
+
+
+def tensor_dataset(place):
+    images = torch.stack([RandomImages()[number].pixels for number in range(4)])
+    return TensorDataset(images, torch.arange(4) % 2)
+
+
+def dataset_of_dicts(place):
+    return [{"image": image, "label": int(label)} for image, label in tensor_dataset(place)]
+
+
+class Data(pl.LightningDataModule):
+    def test_dataloader(self):
+        return DataLoader(tensor_dataset(None), batch_size=3)
+
+
+def data_loader(place):
+    return DataLoader(tensor_dataset(place), batch_size=3)
+
+
+def data_module(place):
+    return Data()
+
+
+@pytest.mark.parametrize(
+    "data", [picture_folder, array_file, tensor_dataset, dataset_of_dicts, data_loader, data_module]
+)
+def test_every_kind_of_source_is_measured(tmp_path, data):
+    images = open_images(data(tmp_path))
+    study(tmp_path / "out", models={"a": tiny_model()}, images=images)
+    expected = [images[number].label for number in range(4)]
+    assert sorted(expected) == [0, 0, 1, 1]
+    assert [each.labels.tolist() for each in load_outcomes(tmp_path / "out")] == [expected] * 2
+
+
+@pytest.mark.parametrize("data", [picture_folder, array_file])
+def test_labels_of_all_images_are_checked_first_where_they_are_known(tmp_path, data):
+    images = replace(open_images(data(tmp_path)), labels=(0, 0, 0, 3))
+    with pytest.raises(ArgumentError, match="class count mismatch"):
+        study(tmp_path / "out", models={"a": tiny_model()}, images=images)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_read_is_named_in_plain_words(tmp_path, workers):
+    folder = picture_folder(tmp_path)
+    (folder / "b" / "3.png").write_bytes((folder / "b" / "3.png").read_bytes()[:60])
+    with pytest.raises(ArgumentError, match="'b/3.png'") as caught:
+        study(tmp_path / "out", models={"a": tiny_model()}, images=open_images(folder, size=16), num_workers=workers)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_a_file_name_that_is_no_text(tmp_path):
+    folder = picture_folder(tmp_path)
+    os.rename(folder / "b" / "3.png", os.fsencode(folder / "b") + b"/3\xff.png")
+    study(tmp_path / "out", models={"a": tiny_model()}, images=open_images(folder))
+    assert load_outcomes(tmp_path / "out")[0].images[3] == r"b/3\xff.png"
+
+
+def test_long_names_of_models_and_layers(tmp_path):
+    names = [letter * 200 for letter in "ab"]
+    network = nn.Sequential()
+    for name in names:
+        network.add_module(name, nn.Conv2d(3, 3, 3, padding=1))
+    network.add_module("rest", tiny_network())
+    model = StudyModel(network, target_layers=[names, names[::-1]])
+    study(tmp_path, models={"\u6211" * 60: model}, count=2)
+    assert [each.target_layer for each in load_outcomes(tmp_path)] == [", ".join(names), ", ".join(names[::-1])]
+
+
+class Raises:
+    def __call__(self, images, *, severity, randomness):
+        raise ValueError("boom")
+
+
+class CamRaises:
+    def __call__(self, trace):
+        raise KeyError("bang")
+
+
+def function_raises(images, *, severity, randomness):
+    raise IndexError("crash")
+
+
+def takes_too_little(images):
+    return images
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"perturbations": [Raises()]}, "the perturbation 'Raises' raised ValueError: boom.*'square 0.png'"),
+        ({"perturbations": [function_raises]}, "perturbation 'function_raises' raised IndexError: crash"),
+        ({"perturbations": [takes_too_little]}, "perturbation 'takes_too_little' raised TypeError"),
+        ({"methods": ["eigencam", CamRaises()]}, "the CAM method 'CamRaises' raised KeyError: 'bang'"),
+    ],
+)
+def test_a_member_of_the_user_that_raises_is_named(tmp_path, settings, text):
+    with pytest.raises(ArgumentError, match=text) as caught:
+        study(tmp_path, grid=make_grid(**settings))
+    assert caught.value.__cause__ is not None
+
+
+def test_images_that_a_member_raised_on_are_named(tmp_path):
+    loaded = load_model(tiny_model())
+    layers = find_layers(loaded, tiny_model(), RandomImages()[0])["0"]
+    plan = make_grid(perturbations=[Raises()]).plan()
+    with pytest.raises(ArgumentError, match="on images 'square 1.png' to 'square 3.png'"):
+        measure_images(loaded, layers, [RandomImages()[number] for number in (1, 2, 3)], plan=plan, chunk_size=4)
 
 
 def test_the_network_stays_as_it_was(whole, tmp_path):
@@ -404,7 +638,19 @@ def test_progress_and_quiet(tmp_path, capfd):
     study(tmp_path / "quiet")
     assert capfd.readouterr() == ("", "")
     study(tmp_path / "loud", progress=True)
-    assert "28/28 images" in capfd.readouterr().out
+    out, err = capfd.readouterr()
+    assert out == ""  # where a verdict goes to a file, the bar does not go with it
+    assert "28/28 images" in err
+
+
+def test_progress_of_one_of_several_processes(capfd):
+    bar = StudyProgress(total=8, done=2)
+    bar.narrow(3)
+    bar.start()
+    for _ in range(3):
+        bar.advance(1)
+    bar.stop()
+    assert "3/3 images of this process" in capfd.readouterr().err
 
 
 def test_further_readings_and_kinds_of_noise(tmp_path):

@@ -199,8 +199,8 @@ def make_mixed(measure, models, methods, rng):
         for place, method in enumerate(methods)
     }
     rows = (
-        MixedRow("method", 812.2, len(methods) - 1, 1e-170),
-        MixedRow("model", 12.4, len(models) - 1, 0.00043),
+        MixedRow("method", 812.2, len(methods) - 1, 1e-170, 1001 - len(methods)),
+        MixedRow("model", 12.4, len(models) - 1, 0.00043, 1001 - len(models)),
         MixedRow("method x model", 7.7, max(1, (len(methods) - 1) * (len(models) - 1)), 0.173),
     )
     return MixedComparison(measure, rows, means, 0.42, 1000, 1000 * len(means))

@@ -22,6 +22,7 @@ from lightning_camrobust.study.statistics.correction import correction_for
 from lightning_camrobust.study.statistics.distribution import Distribution
 from lightning_camrobust.study.statistics.intervals import limits, p_values
 from lightning_camrobust.study.statistics.pair_sums import PairSums, pair_sums, side_by_side
+from lightning_camrobust.study.statistics.resampling import enough_resamples
 from lightning_camrobust.study.statistics.support import chance_floor, chance_floors, chance_overlap, support
 from lightning_camrobust.study.statistics.totals import STATISTICS
 from lightning_camrobust.types import Comparison
@@ -448,8 +449,25 @@ def test_support_counts_and_flags():
 
 @pytest.mark.parametrize(("stayed", "changed", "low"), [(29, 40, True), (40, 29, True), (30, 30, False)])
 def test_low_support_is_below_thirty_pairs_in_a_set(stayed, changed, low):
-    same = np.arange(stayed + changed)[None] < stayed
-    assert support(pair_sums(np.full((1, 1, stayed + changed), 0.5), same)).low_support.tolist() == [low]
+    same = np.arange(stayed + changed)[:, None] < stayed
+    assert support(pair_sums(np.full((stayed + changed, 1, 1), 0.5), same)).low_support.tolist() == [low]
+
+
+@pytest.mark.parametrize(("images", "low"), [(4, True), (9, True), (10, False)])
+def test_low_support_is_below_ten_images_in_a_set_however_many_pairs(images, low):
+    # Each of these images has 12 changed pairs, the others none.
+    same = np.tile(np.arange(40)[:, None] >= images, 12)
+    found = support(pair_sums(np.full((40, 1, 12), 0.5), same))
+    assert (found.changed_count[0], found.changed_images[0]) == (12 * images, images)
+    assert found.low_support.tolist() == [low]
+
+
+def test_a_family_of_tests_gets_enough_resamples_to_find_something():
+    for tests in (1, 25, 55, 190):
+        resamples = enough_resamples(2000, tests=tests)
+        assert resamples >= 2000
+        assert tests * 2 / (resamples + 1) < 0.03
+    assert enough_resamples(9000, tests=55) == 9000
 
 
 @pytest.mark.parametrize("p", [0.2, 0.9])

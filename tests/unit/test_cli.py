@@ -1,8 +1,11 @@
 """The console command: what it says, what it refuses, and what it hands on."""
 
+import itertools
+import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +15,7 @@ import torch
 import yaml
 
 from lightning_camrobust import cli
-from lightning_camrobust.commands import COMMANDS, measuring
+from lightning_camrobust.commands import COMMANDS, compare, measuring
 from lightning_camrobust.commands.naming import Named, build, find_object, read_named, resolve_named
 from lightning_camrobust.commands.options import (
     AnalysisOptions,
@@ -22,12 +25,14 @@ from lightning_camrobust.commands.options import (
     ModelOptions,
     RunOptions,
     TrainerOptions,
+    flags_of,
 )
 from lightning_camrobust.commands.parsing import argument_helps, command_parser
 from lightning_camrobust.commands.show import ShowOptions
 from lightning_camrobust.commands.study import EXAMPLE
 from lightning_camrobust.errors import ArgumentError, UnknownNameError
 from lightning_camrobust.study.findings import ClassChange, Estimate, Findings, ImageChange, ModelDifference
+from lightning_camrobust.study.storage import explain_storage
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NETWORK = """
@@ -100,11 +105,11 @@ def calls(monkeypatch):
         )  # fmt: skip
         return Findings("title", ("b is less robust.",), (), differences=(difference,))
 
-    def write_gallery(folder, outcomes, models, images, grid, *, count):
-        made.gallery = count
+    def write_gallery(folder, outcomes, models, images, grid, *, count, device="unsaid"):
+        made.gallery, made.gallery_device = count, device
 
-    def write_critique(folder, models, images, grid, settings):
-        made.critique = settings
+    def write_critique(folder, models, images, grid, settings, *, device="unsaid"):
+        made.critique, made.critique_device = settings, device
 
     def write_report(findings, folder):
         made.page = Path(folder) / "report.html"
@@ -285,6 +290,68 @@ def test_networks_say_the_size_of_images(network, calls):
     assert calls.images[0].pixels.shape == (1, 16, 16)
 
 
+@pytest.mark.parametrize(
+    ("accelerator", "available", "device"),
+    [
+        ("auto", True, "cuda"),
+        ("gpu", True, "cuda"),
+        ("cuda", True, "cuda"),
+        ("cpu", True, "cpu"),
+        ("auto", False, "cpu"),
+    ],
+)
+def test_pictures_and_critique_use_the_device_of_the_study(network, calls, monkeypatch, accelerator, available, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert cli.main(study("--trainer.accelerator", accelerator)) == 0
+    assert (str(calls.gallery_device), str(calls.critique_device)) == (device, device)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_speaks_of_nothing_inside(name, capsys):
+    assert cli.main([name, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "<class" not in out
+    assert "Named(" not in out
+    assert "none to measure. (required" not in out
+
+
+def test_help_says_where_things_are(capsys):
+    shown = {}
+    for name in COMMANDS:
+        assert cli.main([name, "--help"]) == 0
+        shown[name] = " ".join(capsys.readouterr().out.split())
+    assert "image_options" not in shown["show"]
+    assert "image_options.size" in shown["study"]
+    assert "FOLDER/compare-FIRST-SECOND" in shown["compare"]
+    for name in ("study", "compare"):
+        assert "gaussian_noise, shot_noise, impulse_noise, gaussian_blur, fog, contrast and jpeg" in shown[name]
+        assert "gradcam, gradcam_plusplus, xgradcam, hirescam, eigencam and ablationcam" in shown[name]
+
+
+def test_defaults_named_in_help_are_those_of_the_library():
+    from lightning_camrobust.study.grid import DEFAULT_PERTURBATIONS, PAPER_METHODS
+
+    helps = argument_helps(GridOptions)
+    for key, names in (("methods", PAPER_METHODS), ("perturbations", DEFAULT_PERTURBATIONS)):
+        assert f"{', '.join(names[:-1])} and {names[-1]}" in helps[key]
+
+
+def test_classes_with_too_few_images_are_said_to_have_too_few(capsys):
+    from lightning_camrobust.commands.compare import _changed_most
+
+    untested = ClassChange(3, 2, Estimate(-0.4, float("nan"), float("nan")), float("nan"), float("nan"))
+    tested = ClassChange(7, 12, Estimate(-0.1, -0.2, 0.0), 0.01, 0.02)
+    words = _changed_most(
+        ModelDifference("a", "b", "gradcam", "photometric", 40, (), "less.", (tested, untested), (), ())
+    )
+    assert "nan" not in words
+    assert "class 3: similarity -0.400 on 2 images, too few for a test" in words
+    assert "class 7: similarity -0.100 [-0.200, +0.000] on 12 images, p = 0.02" in words
+    assert "pairs on which both models kept their prediction" in words
+    assert "Student's t" in words
+    assert "Wilcoxon" in words
+
+
 def test_a_helping_process_analyses_nothing(network, calls, monkeypatch, capsys):
     from lightning.pytorch.utilities import rank_zero_only
 
@@ -409,13 +476,118 @@ def test_exit_that_a_trainer_makes_of_an_interruption(network, calls, monkeypatc
     assert run_it(study(), capsys)[0] == 130
 
 
-def test_defects_are_not_hidden(network, calls, monkeypatch):
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+def test_defects_are_told_as_such(network, calls, monkeypatch, capsys, debug):
     def run_study(*args, **settings):
-        raise ZeroDivisionError
+        raise ZeroDivisionError("by nothing")
 
     monkeypatch.setattr("lightning_camrobust.study.running.run_study", run_study)
-    with pytest.raises(ZeroDivisionError):
-        cli.main(study())
+    code, _, err = run_it(study(*debug), capsys)
+    assert code == 1
+    assert "camrobust: unexpected ZeroDivisionError: by nothing. This is probably a defect of " in err
+    assert "--debug shows where" in err
+    assert ("Traceback" in err) is bool(debug)
+
+
+def test_a_full_disk_is_told_without_numbers(network, calls, monkeypatch, capsys):
+    def run_study(*args, **settings):
+        with explain_storage(Path("out")):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lightning_camrobust.study.running.run_study", run_study)
+    assert run_it(study(), capsys)[2].startswith("camrobust: Study: cannot write to the folder out, the disk is full")
+
+
+def test_the_tip_names_a_command_that_exists(here, capsys):
+    code, _, err = run_it(["study", "--bogus", "3"], capsys)
+    assert code == 2
+    tip = next(line for line in err.splitlines() if line.startswith("tip:"))
+    command = shlex.split(tip[tip.index("camrobust") :])
+    assert command == ["camrobust", "study", "--help"]
+
+
+def test_a_misspelt_key_of_a_model_is_named(network, calls, capsys):
+    Path("bad.yaml").write_text("models: {a: {network: x.Net, weigths: tiny.pt}}\ndata: digits.npz\noutput: out\n")
+    code, _, err = run_it(["study", "--config", "bad.yaml"], capsys)
+    assert code == 2
+    assert "`models`: there is no 'weigths'. Nearest: 'weights'. An entry may have network, weights, " in err
+    assert "Union" not in err
+
+
+def test_a_finished_study_is_not_made_again(network, capsys, monkeypatch):
+    """Nothing stands in for the study here."""
+    run = study(
+        "--weights", "tiny.pt", "--methods", "gradcam", "eigencam", "--perturbations", "fog", "--severities", "5",
+        "--readings", "none", "--segmenter", "grid", "--image_options.num_images", "3", "--gallery", "1",
+        "--resamples", "100", "--no_progress", "--trainer.accelerator", "cpu",
+    )  # fmt: skip
+    assert run_it(run, capsys)[0] == 0
+    files = [Path("out") / name for name in ("results.parquet", "gallery.json", "baselines.json")]
+    written = [file.stat().st_mtime_ns for file in files]
+
+    def unneeded(*args, **settings):
+        raise AssertionError
+
+    with monkeypatch.context() as patched:
+        for place in ("source.check_readable", "gallery.write_gallery", "critique.write_critique"):
+            patched.setattr(f"lightning_camrobust.study.{place}", unneeded)
+        assert run_it(run, capsys)[0] == 0
+    assert [file.stat().st_mtime_ns for file in files] == written
+    for again in (["--gallery", "0"], ["--gallery", "1"], ["--overwrite", "--gallery", "1"]):
+        before = files[1].stat().st_mtime_ns
+        assert run_it([*run, *again], capsys)[0] == 0
+        assert files[1].stat().st_mtime_ns > before
+    for picture in Path("out/gallery").iterdir():
+        picture.unlink()
+    assert run_it(run, capsys)[0] == 0
+    assert list(Path("out/gallery").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("message", "flags"),
+    [
+        ("run_study: the folder holds another study: name another, or start anew with overwrite=True.", "--overwrite"),
+        ("run_study: does not fit. Run the same again with a smaller `chunk_size`, such as 8.", "--chunk_size"),
+        (
+            "StudyModel: Net does not take images of 1 x 2 x 3. Pass to open_images the size= and channels= that it "
+            "was trained with, or name with classifier= the part.",
+            "--image_options.size, --image_options.channels, --classifier",
+        ),
+        ("run_study: model 'a' takes 8 x 8 (its `size`). Take open_images(..., size=8).", "--image_options.size"),
+        ("StudyModel: Check the weights, and mean= and std= of the network.", "--mean, --std"),
+        ("StudyModel: class count mismatch; labels='none' leaves them out.", "--image_options.labels"),
+        ("run_study: To use several devices, pass trainer={'devices': 2}.", "--trainer.devices"),
+        ("StudyGrid: `readings` must be 'none'.", "--readings"),
+        ("run_study: `images` must hold at least one image, got none.", None),
+        ("open_images: there is none. Give --data another path, with size=8.", None),
+        ("`kind`: another library speaks of size=8.", None),
+    ],
+)
+def test_messages_about_arguments_name_the_flags(network, calls, monkeypatch, capsys, message, flags):
+    def run_study(*args, **settings):
+        raise ArgumentError(message)
+
+    monkeypatch.setattr("lightning_camrobust.study.running.run_study", run_study)
+    code, _, err = run_it(study(), capsys)
+    assert code == 1
+    assert err == f"camrobust: {message}\n" + (f"On the command line: {flags}.\n" if flags else "")
+
+
+def test_flags_that_messages_name_exist():
+    for command, speaker in itertools.product(("study", "compare", "show"), ("open_images", "run_study")):
+        given = {each.name for part in (ImageOptions, ModelOptions, GridOptions, RunOptions) for each in fields(part)}
+        shown = flags_of(f"{speaker}: " + " ".join(f"`{name}`" for name in given), command=command)
+        known = command_parser(COMMANDS[command]).format_help()
+        assert len(shown) > 5
+        assert all(re.search(rf"{re.escape(flag)}\b", known) for flag in shown), shown
+
+
+def test_a_real_refusal_names_its_flag(network, capsys):
+    """A colour network on digits in grey; nothing stands in for the study."""
+    colour = "{class_path: torch.nn.Conv2d, init_args: {in_channels: 3, out_channels: 2, kernel_size: 3}}"
+    code, _, err = run_it(study("--no_progress", "--trainer.accelerator", "cpu", network=colour), capsys)
+    assert code == 1
+    assert "On the command line: --image_options.size, --image_options.channels, --classifier." in err
 
 
 def test_what_a_class_raises_is_told_with_its_path(network, calls, monkeypatch, capsys):
@@ -480,10 +652,14 @@ def test_folders_without_a_study_are_refused(here, calls, capsys, command):
 
 @pytest.fixture
 def outcomes(monkeypatch):
-    names = {"one": ["a", "b"], "two": ["c"]}
+    names = {"one": ["a", "b"], "two": ["c"], "out": ["x", "y"]}
     monkeypatch.setattr(
-        "lightning_camrobust.study.results.load_outcomes",
-        lambda folder: [SimpleNamespace(model=name) for name in names[Path(folder).name]],
+        "lightning_camrobust.study.measured.load_measured",
+        lambda folders: [
+            SimpleNamespace(outcomes=SimpleNamespace(model=name))
+            for folder in folders
+            for name in names[Path(folder).name]
+        ],
     )
 
 
@@ -496,6 +672,24 @@ def test_compare_names_what_changed_most(here, calls, outcomes, capsys):
     assert "class 7: similarity -0.100 [-0.200, +0.000] on 12 images, p = 0.02" in out
     assert "3.png (0.90 to 0.10)" in out
     assert calls.page == Path("page/report.html")
+
+
+def test_names_with_slashes_do_not_lead_out_of_the_folder(here, calls, outcomes, monkeypatch):
+    monkeypatch.setattr(compare, "choose_models", lambda folders, **names: ("../../a/b", "c d"))
+    assert cli.main(["compare", finished("one")]) == 0
+    assert calls.page == Path("one/compare-..-..-a-b-c-d/report.html")
+
+
+def test_show_finds_a_place_that_cannot_be_written_to_before_it_draws(network, monkeypatch, capsys):
+    from PIL import Image
+
+    Image.new("L", (28, 28)).save("one.png")
+    Path("file").touch()
+    monkeypatch.setattr("lightning_camrobust.study.show.view_image", None)
+    given = ["show", "--image", "one.png", "--network", "tiny_net_of_test.TinyNet", "--output", "file/view.png"]
+    code, _, err = run_it(given, capsys)
+    assert code == 1
+    assert "file is a file" in err
 
 
 def test_compare_of_two_models_needs_no_names(here, calls, outcomes):
@@ -519,10 +713,7 @@ def test_compare_says_what_there_is(here, calls, outcomes, capsys, more, code, w
     assert words in err
 
 
-def test_compare_measures_two_models_first(network, calls, monkeypatch):
-    monkeypatch.setattr(
-        "lightning_camrobust.study.results.load_outcomes", lambda folder: [SimpleNamespace(model=each) for each in "xy"]
-    )
+def test_compare_measures_two_models_first(network, calls, outcomes):
     Path("two.yaml").write_text(
         "models:\n  x: {network: tiny_net_of_test.TinyNet}\n"
         "  y: {network: tiny_net_of_test.TinyNet, weights: tiny.pt}\n"

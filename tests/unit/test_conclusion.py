@@ -176,6 +176,27 @@ def test_a_swap_of_methods_that_do_not_differ_is_called_luck():
     (reason,) = found.reasons
     assert reason.endswith(", not told apart in either setting.")
     assert "reversal" not in reason
+    assert (found.stable, found.change) == (False, "chance")
+
+
+def test_change_is_real_where_methods_told_apart_change_places_or_a_ranking_is_undefined():
+    data = outcomes(7, lead=(0.05, 0.05, 0.15), images=60)
+    luck = data.similarity[:, [1, 0, 2]]
+    broken = luck.copy()
+    broken[:, 1] = np.nan
+    readings = {
+        "none": {"same": data.similarity},
+        "chance": {"same": data.similarity, "luck": luck},
+        "real": {"luck": luck, "turned": data.similarity[:, [2, 1, 0]]},
+    }
+    for change, given in readings.items():
+        assert judge_stability(replace(data, readings=given)).change == change
+    assert judge_stability(replace(data, readings={"luck": luck, "broken": broken})).change == "real"
+    # One setting tells the two apart: their change of places is not luck.
+    pair = outcomes(8, images=300, methods=("a", "b"), lead=(0.0, 0.05))
+    nothing = outcomes(8, images=300, methods=("a", "b"), lead=(0.004, 0.0))
+    found = judge_stability(replace(pair, same=nothing.same, readings={"x": nothing.similarity}))
+    assert (found.stable, found.change) == (False, "real")
 
 
 def test_a_difference_seen_in_one_setting_only_is_neither():

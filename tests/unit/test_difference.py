@@ -1,6 +1,7 @@
 """Whether two models are compared rightly: against slow loops, scipy and statsmodels, and on equal models."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,9 @@ from statsmodels.stats.multitest import multipletests
 
 from lightning_camrobust.errors import ArgumentError, UnknownNameError
 from lightning_camrobust.study.class_changes import change_by_class, kept_similarities, most_changed_images
-from lightning_camrobust.study.difference import compare_models
+from lightning_camrobust.study.difference import compare_models, conclude_all, measure_difference
 from lightning_camrobust.study.outcomes import Noise, Outcomes
+from lightning_camrobust.study.page.sentences import pair_words
 from lightning_camrobust.study.paired import paired_outcomes
 
 MEASURES = ("robustness", "consistency", "responsiveness", "flip_rate")
@@ -122,17 +124,87 @@ def test_wilcoxon_rows_equal_scipy_and_effects_a_sum_of_ranks():
         assert row.effect == pytest.approx((np.sign(change) * ranks).sum() / ranks.sum())
 
 
-def test_holm_counts_all_tests_that_were_made():
+def test_the_primary_test_stands_alone_and_holm_counts_the_secondary_ones_that_were_made():
     first, second = two_models(3, kept=0.04)
     rows = compare_models(first, second).rows
-    expected = multipletests([row.p_value for row in rows], method="holm")[1]
-    assert [row.p_adjusted for row in rows] == pytest.approx(expected)
+    assert rows[0].p_adjusted == rows[0].p_value
+    expected = multipletests([row.p_value for row in rows[1:]], method="holm")[1]
+    assert [row.p_adjusted for row in rows[1:]] == pytest.approx(expected)
     unflipped = [replace(each, same=np.ones_like(each.same)) for each in (first, second)]
     rows = compare_models(*unflipped).rows
     made = [row.p_value for row in rows if not math.isnan(row.p_value)]
     assert len(made) == 3
+    assert math.isnan(rows[0].p_adjusted)
     expected = multipletests(made, method="holm")[1]
     assert [row.p_adjusted for row in rows if not math.isnan(row.p_value)] == pytest.approx(expected)
+
+
+def test_primary_tests_are_corrected_over_the_pairs_of_models_and_verdict_and_page_words_agree():
+    first, second = two_models(20, images=150, kept=0.1, changed=0.1)
+    compared = [measure_difference(first, second), *(measure_difference(*two_models(seed)) for seed in (3, 21))]
+    compared.append(measure_difference(first, replace(second, same=np.ones_like(second.same))))
+    found = conclude_all(compared)
+    p_values = [each.rows[0].p_value for each in found]
+    expected = [*multipletests(p_values[:3], method="holm")[1], math.nan]
+    assert [each.rows[0].p_adjusted for each in found] == pytest.approx(expected, nan_ok=True)
+    for each, alone in zip(found, compared, strict=True):
+        assert each.rows[1:] == alone.rows[1:] or math.isnan(each.rows[0].p_value)
+    assert f"({expected[1]:.3f} after Holm's correction over 3 pairs of models)" in found[1].verdict
+    # Whatever the number of pairs of models, the sentence and the table decide by one number.
+    for p_adjusted in (0.01, 0.049, 0.051):
+        each = compared[0].conclude(p_adjusted=p_adjusted, num_pairs=3)
+        assert ("are more robust" in each.verdict) == (pair_words(each.rows[0]) == "differ") == (p_adjusted < 0.05)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_verdict_and_the_words_of_the_page_agree_when_p_is_near_the_level(seed):
+    found = compare_models(*two_models(40 + seed, images=60, kept=0.045))
+    said = "are more robust" in found.verdict or "are less robust" in found.verdict
+    assert said == (pair_words(found.rows[0]) == "differ")
+    assert said == (found.rows[0].p_value < 0.05)
+
+
+def flipping_elsewhere():
+    """Models with equal maps of which the one loses its prediction under weak noise, the other under the strong."""
+    first, _ = two_models(33, images=120)
+    first = first.of_noises([True, True, True, False, True])
+    similarity = np.clip(np.where(np.arange(4) % 2, 0.3, 0.85) + (first.similarity - 0.5) / 4, 0, 1)
+    odd = np.broadcast_to(np.arange(4) % 2 == 1, first.same.shape)
+    made = [(first, ~odd), (replace(first, model="new"), odd)]
+    return [replace(each, same=same, similarity=similarity) for each, same in made]
+
+
+def test_verdict_says_when_models_change_their_predictions_under_different_noises():
+    old, new = flipping_elsewhere()
+    mixed = np.arange(120) < 40
+    new = replace(new, same=np.where(mixed[:, None], old.same, new.same))
+    found = compare_models(old, new)
+    assert "new's explanations are less robust than old's" in found.verdict
+    assert found.rows[3].difference.value == 0
+    assert "on 66.7% of the pairs only one of the models changes its prediction" in found.verdict
+    assert (
+        "on those that both models keep the similarity changes by +0.00 (+0.00 to +0.00), which does" in found.verdict
+    )
+    never = compare_models(*flipping_elsewhere()).verdict
+    assert "on 100.0% of the pairs only one" in never
+    assert "no scored pair is kept by both models" in never
+    assert "nan" not in never
+    alike = compare_models(old, replace(old, model="new", similarity=old.similarity * 0.9)).verdict
+    assert "only one of the models changes" not in alike
+
+
+def test_verdict_says_when_the_common_pairs_speak_against_it():
+    # The second model keeps the easy pairs only; on these, its maps are worse.
+    old, new = (each.of_kind("photometric") for each in two_models(34, images=200))
+    hard = np.tile([False, True, False, True], (200, 1))
+    easy = np.where(hard, 0.2, 0.9)[:, None] + np.zeros_like(old.similarity)
+    noise = np.random.default_rng(0).normal(0, 0.02, easy.shape)
+    last = np.arange(4) == 3
+    old = replace(old, same=np.broadcast_to(~last, hard.shape).copy(), similarity=easy + noise)
+    new = replace(new, same=~hard, similarity=easy - 0.05 * ~hard[:, None] - noise)
+    verdict = compare_models(old, new).verdict
+    assert "new's explanations are more robust" in verdict
+    assert re.search(r"on those that both models keep the similarity changes by -0\.05 \(.*\), which speaks", verdict)
 
 
 def test_interval_agrees_with_a_slow_bootstrap_that_draws_images_for_both_models_at_once():
@@ -410,7 +482,7 @@ def test_verdict_says_more_less_or_nothing():
         f"RM {other:.2f} against {one:.2f}, difference {value:+.2f} ({low:+.2f} to {high:+.2f}), p 0.00"
     )
     assert found.verdict.endswith("150 images, 4 noises.")
-    assert "after Holm's correction over the 6 tests made" in found.verdict
+    assert "Holm" not in found.verdict
     same = compare_models(*two_models(21, images=150))
     assert same.rows[0].p_value > 0.05
     assert same.verdict.startswith("No difference beyond chance between the robustness of new's and old's expl")
@@ -461,13 +533,124 @@ def test_verdict_says_when_images_are_too_few():
     assert "low support: old has only" in found.verdict
 
 
+def test_verdict_counts_the_images_behind_a_set_too():
+    first, second = (each.of_kind("photometric") for each in two_models(35, images=60))
+    few = np.ones_like(first.same)
+    few[:9] = False
+    found = compare_models(replace(first, same=few), second)
+    assert "low support: old has only 36 changed pairs of 9 images" in found.verdict
+    assert "low support: new" not in found.verdict
+
+
+def test_images_of_one_segment_do_not_sway_the_floors():
+    first, second = two_models(36)
+    chance = np.where(np.arange(60) < 20, 1.0, 0.3)
+    unscored = np.where(np.arange(60)[:, None, None] < 20, np.nan, first.similarity)
+    first = replace(first, chance=chance, similarity=unscored)
+    # The second was cut into other segments: 0.3 * 0.7 against 0.24 * 0.76; and b of 1 must not count.
+    second = replace(second, chance=np.where(np.arange(60) < 20, 1.0, 0.24), similarity=unscored)
+    assert "random rankings would get RM 0.182 against 0.210, so the two" in compare_models(first, second).verdict
+    # The same segments, but only the second changes its prediction on the images with few of them.
+    chance = np.where(np.arange(60) < 30, 0.05, 0.4)
+    low, high = (np.tile((np.arange(60) < 30)[:, None] == side, 5) for side in (False, True))
+    verdict = compare_models(*(replace(e, chance=chance, same=s) for e, s in ((first, low), (second, high)))).verdict
+    assert "as their predictions change on images with other numbers of segments" in verdict
+
+
 def test_verdict_says_when_chance_floors_differ():
     first, second = two_models(29)
     found = compare_models(replace(first, chance=np.full(60, 0.1)), replace(second, chance=np.full(60, 0.4)))
-    assert "unrelated maps would get RM 0.240 against 0.090" in found.verdict
-    assert "unrelated" not in compare_models(first, second).verdict
+    assert "random rankings would get RM 0.240 against 0.090" in found.verdict
+    assert "random rankings" not in compare_models(first, second).verdict
     unknown = compare_models(first, replace(second, chance=np.full(60, np.nan)))
-    assert "unrelated" not in unknown.verdict
+    assert "random rankings" not in unknown.verdict
+    assert "the chance floor is known for old only" in unknown.verdict
+    neither = [replace(each, chance=np.full(60, np.nan)) for each in (first, second)]
+    assert "chance floor" not in compare_models(*neither).verdict
+
+
+def test_the_floor_of_a_comparison_is_that_of_the_tables():
+    first, second = two_models(29)
+    uneven = np.where(np.arange(60) < 30, 0.0, 0.8)  # mean 0.4: b (1 - b) is 0.24, and the mean of b_i (1 - b_i) 0.08
+    found = compare_models(replace(first, chance=np.full(60, 0.1)), replace(second, chance=uneven))
+    assert "random rankings would get RM 0.240 against 0.090" in found.verdict
+
+
+CONDITIONS = {
+    "data": "1f" * 32,
+    "num_images": "60",
+    "similarity": '{"name": "rbo", "p": 0.2, "ties": "b"}',
+    "reduction": "mean",
+    "seed": "0",
+    "align_geometric": "false",
+    "method gradcam": '{"name": "gradcam"}',
+    "method eigencam": '{"name": "eigencam"}',
+    "perturbation fog": '{"name": "fog"}',
+    "perturbation turn": '{"name": "turn"}',
+    "reading p=0.9": '{"p": 0.9}',
+}
+
+
+def under(conditions, **changes):
+    """Two models, the second under some other conditions."""
+    first, second = two_models(32)
+    return [replace(first, conditions=conditions), replace(second, conditions={**conditions, **changes})]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": "1"}, r"the seed \('0' in the first, '1' in the second\)"),
+        ({"similarity": CONDITIONS["similarity"].replace("0.2", "0.9")}, r"similarity .*0\.2.* 0\.9.*in the second"),
+        ({"reduction": "sum"}, "reduction"),
+        ({"data": "2e" * 32}, "the pictures themselves, by their fingerprint"),
+        ({"perturbation fog": '{"name": "fog", "decay": 3}'}, "the perturbation fog"),
+        ({"method gradcam": '{"name": "gradcam", "relu": 1}'}, "the method gradcam"),
+        ({"seed": "1", "reduction": "sum", "method gradcam": "", "data": ""}, "; and 1 more"),
+    ],
+)
+def test_models_measured_under_other_conditions_are_refused(changes, said):
+    compare_models(*under(CONDITIONS))
+    with pytest.raises(ArgumentError, match=f"measured under other conditions: .*{said}.*Measure both in one study"):
+        compare_models(*under(CONDITIONS, **changes))
+
+
+def test_conditions_of_what_is_not_compared_do_not_matter():
+    first, second = under(CONDITIONS, **{"method eigencam": "x", "perturbation turn": "x", "align_geometric": "true"})
+    compare_models(first, second)
+    with pytest.raises(ArgumentError, match="method eigencam"):
+        compare_models(first, second, method="eigencam")
+    with pytest.raises(ArgumentError, match="perturbation turn.*align_geometric"):
+        compare_models(first, second, kind="geometric")
+    # A perturbation that one of them lacks, and what is known of one model only.
+    compare_models(first.of_noises([noise.perturbation != "turn" for noise in NOISES]), second)
+    compare_models(replace(first, conditions={}), second)
+    # A reading of one name with two meanings is no common one.
+    for meaning, left in ((CONDITIONS["reading p=0.9"], ["p=0.9"]), ("x", [])):
+        pair = [replace(each, readings={"p=0.9": each.similarity}) for each in under(CONDITIONS)]
+        pair[1] = replace(pair[1], conditions={**CONDITIONS, "reading p=0.9": meaning})
+        assert list(paired_outcomes(*pair)[0].readings) == left
+
+
+def test_pictures_that_cannot_be_checked_are_said():
+    first, second = under(CONDITIONS, data="2e" * 32, num_images="50")
+    warning = "that pictures of one name are the same for both could not be checked"
+    subset = second.of_images(np.arange(50))
+    assert warning in compare_models(first, subset).verdict
+    assert warning not in compare_models(first, replace(subset, conditions=CONDITIONS)).verdict
+    # A fingerprint covers order and labels too, so another one says nothing there.
+    second = replace(second, conditions={**CONDITIONS, "data": "2e" * 32})
+    assert warning in compare_models(first, shuffled(second, 0)).verdict
+    assert warning in compare_models(first, replace(second, labels=np.full(60, -1))).verdict
+    # Cut to the same images by hand, the fingerprints are still those of two whole data sets.
+    few = replace(second, conditions={**second.conditions, "num_images": "50"}).of_images(np.arange(40))
+    assert warning in compare_models(first.of_images(np.arange(40)), few).verdict
+
+
+def test_conditions_stay_with_outcomes():
+    first, _ = under(CONDITIONS)
+    for part in (first.of_kind("photometric"), first.of_images(np.arange(3)), paired_outcomes(first, first)[1]):
+        assert part.conditions == CONDITIONS
 
 
 def test_checkpoints_of_one_name_are_told_apart():

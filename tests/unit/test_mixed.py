@@ -3,6 +3,7 @@
 import itertools
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -137,7 +138,6 @@ def test_incomplete_data_equal_slow_matrix_algebra():
     scale = np.sqrt(counts / (counts - 1))
     scores = [scale * (x.T @ inverse @ (y - x @ means)) for y, x, inverse in pieces]
     np.testing.assert_allclose(fit.covariance, bread @ sum(np.outer(each, each) for each in scores) @ bread)
-    assert fit.least_images == counts.min()
 
 
 def false_alarms(simulations, **settings):
@@ -166,6 +166,50 @@ def test_false_alarms_come_at_the_level(settings):
     found = false_alarms(500, **settings)
     assert (found >= 0.02).all(), found
     assert (found <= 0.08).all(), found
+
+
+def with_rows_missing(seed, images, missing, image_model_sd):
+    """Whole rows are missing, as where no prediction of a model on an image flips; images differ much."""
+    values = some_values(images=images, image_sd=3.0, image_model_sd=image_model_sd, seed=seed)
+    values[np.random.default_rng(9000 + seed).random(values.shape[:2]) < missing] = np.nan
+    return values
+
+
+@pytest.mark.parametrize(("images", "missing"), [(20, 0.5), (50, 0.6), (100, 0.8), (150, 0.6)])
+def test_the_model_term_is_not_found_without_an_effect_where_the_models_share_few_images(images, missing):
+    found = []
+    for seed in range(200):
+        values = with_rows_missing(seed, images, missing, image_model_sd=float(seed % 2))
+        found += [row.p_value for row in compared(values).rows if row.term == "model"]
+    tested = [p_value for p_value in found if not np.isnan(p_value)]
+    # Of all, counting what is not tested as not found; where tests are many, at their level.
+    assert np.mean(np.array(found) < 0.05) <= 0.08
+    assert (len(tested) == 200) == (images == 150)
+    if images == 150:
+        assert np.mean(np.array(tested) < 0.05) >= 0.02
+    if images in (20, 100):
+        assert len(tested) <= 20
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+def test_informative_images_equal_slow_matrix_algebra(share):
+    values = some_values(images=25, missing=0.35, seed=7).reshape(25, 6)
+    fit = replace(fit_random_intercept(values), image_share=share)
+    contrasts = np.array([[1, 1, 1, -1, -1, -1], [1, -1, 0, 1, -1, 0.0]])
+    parts = []
+    for row in values:
+        design = np.eye(6)[np.flatnonzero(~np.isnan(row))]
+        correlation = np.full((len(design),) * 2, share) + (1 - share) * np.eye(len(design))
+        parts.append(design.T @ np.linalg.inv(correlation) @ design)
+    information = sum(parts)
+    fit = replace(fit, information=information)
+    bread = contrasts @ np.linalg.inv(information)
+    scale = np.linalg.inv(bread @ information @ bread.T)
+    shares = [np.trace(scale @ bread @ part @ bread.T) for part in parts]
+    assert sum(shares) == pytest.approx(2)
+    assert fit.informative_images(contrasts) == pytest.approx(4 / sum(each**2 for each in shares))
+    whole = fit_random_intercept(some_values(images=25, seed=7).reshape(25, 6))
+    assert whole.informative_images(contrasts) == pytest.approx(25)
 
 
 def test_the_models_own_errors_would_cry_wolf():

@@ -71,6 +71,32 @@ def test_original_class_matters_only_where_the_prediction_changed(network, image
     )
 
 
+def test_a_reading_of_the_predicted_class_is_refused_where_the_original_one_is_explained(network, images):
+    readings = {"predicted": make_reading(segmenter="grid")}
+    with pytest.raises(
+        ArgumentError, match=r"`readings\['predicted'\]` explains the class predicted.*target='original'"
+    ):
+        measure(network, images, readings=readings, target="original")
+    with pytest.raises(ArgumentError, match="`target` is 'original'"):
+        StudyGrid(target="original", readings=readings)
+    # The other way round both can be had, and each is what its label says.
+    mine = {"p=0.9": make_reading(RankBiasedOverlap(p=0.9), "grid", target="original")}
+    found = measure(network, images, readings=mine, target="original")
+    alone = measure(network, images, similarity=RankBiasedOverlap(p=0.9), target="original")
+    torch.testing.assert_close(
+        found.similarities["p=0.9"], alone.comparison.similarity, rtol=0, atol=1e-9, equal_nan=True
+    )
+
+
+def test_every_reading_of_a_grid_explains_the_class_that_it_says():
+    plan = StudyGrid(target="original", segmenter="grid").plan()
+    assert plan.reading.target == "original"
+    assert {reading.target for reading in plan.readings.values()} == {"original"}
+    assert len(plan.readings) == len(StudyGrid(segmenter="grid").plan().readings) - 1
+    assert StudyGrid(target="original").describe()["reading"]["target"] == "original"
+    assert StudyGrid(target=3).plan().reading.target == "predicted"
+
+
 def test_further_readings_leave_the_main_one_alone(network, images):
     with_them = measure(network, images, readings=sensitivity_readings(make_reading(segmenter="grid")))
     alone = measure(network, images)

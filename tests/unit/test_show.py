@@ -77,6 +77,18 @@ def test_outline_is_the_segment_with_the_largest_mean(photograph):
     assert torch.equal(view.panels[0].top_segment, labels == int(np.argmax(means)))
 
 
+@pytest.mark.parametrize("noise", [None, "gaussian_noise"])
+def test_a_map_that_cannot_be_ranked_is_not_outlined(photograph, noise):
+    def flat_cam(trace):
+        return torch.zeros_like(trace.activation[:, 0])
+
+    flat, other = view_image(
+        tiny_network(), photograph, [flat_cam, "gradcam"], space=SPACE, segmenter="grid", perturbation=noise
+    ).views
+    assert not any(panel.top_segment.any() for panel in flat.panels)
+    assert all(panel.top_segment.any() for panel in other.panels)
+
+
 def test_network_is_left_as_it_was(photograph):
     network = tiny_network().train()
     before = {name: value.clone() for name, value in network.state_dict().items()}

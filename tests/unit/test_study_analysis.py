@@ -11,6 +11,7 @@ import pytest
 import torch
 from statsmodels.stats.multitest import multipletests
 
+from lightning_camrobust.compare.rbo import RankBiasedOverlap
 from lightning_camrobust.errors import ArgumentError, UnknownNameError
 from lightning_camrobust.study import analysis
 from lightning_camrobust.study.analysis import analyse, compare_studies
@@ -20,6 +21,7 @@ from lightning_camrobust.study.measured import MeasuredModel, load_measured
 from lightning_camrobust.study.model_findings import Statistics, analyse_model
 from lightning_camrobust.study.outcomes import Noise, Outcomes
 from lightning_camrobust.study.page.report_page import write_report
+from lightning_camrobust.study.page.sentences import model_line
 from lightning_camrobust.study.scores import correctly_classified, noise_groups, robustness_pairs, score_rows
 from lightning_camrobust.study.statistics.bootstrap import Resampling
 from lightning_camrobust.study.verdict import describe_model, estimate_text
@@ -190,7 +192,11 @@ def test_pairs_of_methods_are_corrected_over_all_pairs():
     assert any(row.p_adjusted < 0.05 for row in rows)
     assert (rows[0].difference, rows[0].p_value, rows[0].p_adjusted) == (Estimate(0.0, 0.0, 0.0), 1.0, 1.0)
     for row in rows:
-        one, other = (slow_row(outcomes, name, ("photometric", None, None)) for name in (row.first, row.second))
+        # On the pairs of images and noises that both could score.
+        both = outcomes.similarity[:, [outcomes.methods.index(name) for name in (row.first, row.second)]]
+        unscored = np.isnan(both).any(axis=1, keepdims=True)
+        common = dataclasses.replace(outcomes, similarity=np.where(unscored, np.nan, outcomes.similarity))
+        one, other = (slow_row(common, name, ("photometric", None, None)) for name in (row.first, row.second))
         assert row.difference.value == pytest.approx(one["robustness"] - other["robustness"], abs=1e-12)
     assert robustness_pairs(make_outcomes(methods=("a",)), Resampling(40, 100)) == ()
 
@@ -311,6 +317,51 @@ def test_models_of_different_data_are_never_compared(findings_of):
     assert [(each.first, each.second) for each in found.differences] == [("net", "third")]
     assert {name for each in found.mixed for name, _ in each.means} == {"net (layer4)", "third (layer4)"}
     assert findings_of(make_outcomes(), make_outcomes(1, model="other", noises=NOISES[:3])).differences == ()
+
+
+def test_models_of_other_conditions_are_not_compared_and_a_note_says_why(findings_of, tmp_path):
+    first, *others = (
+        make_outcomes(seed, model=name, conditions={"seed": "0", "data": name[0]})
+        for seed, name in enumerate(("a1", "a2", "b1"))
+    )
+    other = make_outcomes(3, model="c", conditions={"seed": "7", "data": "a"})
+    found = findings_of(first, *others, other)
+    assert [(each.first, each.second) for each in found.differences] == [("a1", "a2")]
+    assert {model for model, _ in found.mixed[0].means} == {"a1 (layer4)", "a2 (layer4)"}
+    assert [note.partition(":")[0] for note in found.notes] == [
+        f"a1 (layer4) and a2 (layer4) and {name} (layer4) are not compared with each other, as they were measured "
+        "under other conditions"
+        for name in ("b1", "c")
+    ]
+    assert "pictures themselves" in found.notes[0]
+    assert "the seed ('0' in the first, '7' in the second)" in found.notes[1]
+    bare = dataclasses.replace(found, models=(), differences=(), mixed=())
+    assert "not compared with each other" in write_report(bare, tmp_path).read_text(encoding="utf-8")
+    with pytest.raises(ArgumentError, match="other conditions"):
+        findings_of(first, other, first="a1", second="c")
+
+
+def test_reordered_images_are_the_same_grid(findings_of):
+    first, second = make_outcomes(), make_outcomes(1, model="other")
+    order = np.random.default_rng(5).permutation(40)
+    places = [3, 0, 5, 1, 4, 2]
+    turned = second.of_images(order)
+    turned = dataclasses.replace(
+        turned, noises=tuple(NOISES[each] for each in places), same=turned.same[:, places],
+        noisy_classes=turned.noisy_classes[:, places], similarity=turned.similarity[:, ::-1][:, :, places],
+        methods=turned.methods[::-1], readings={},
+    )  # fmt: skip
+    straight, crooked = findings_of(first, second), findings_of(first, turned)
+    for one, other in zip(straight.mixed, crooked.mixed, strict=True):
+        assert repr(one.rows) == repr(other.rows)
+        assert repr(one.means) == repr(other.means)
+    assert len(crooked.differences) == 1
+    assert crooked.differences[0].rows == pytest.approx(straight.differences[0].rows) or repr(
+        crooked.differences[0].rows
+    ) == repr(straight.differences[0].rows)
+    # Names that repeat cannot be matched: only the same order is the same grid.
+    twice = [dataclasses.replace(each, images=("x",) * 40) for each in (first, second)]
+    assert len(findings_of(*twice).mixed) == 2
 
 
 def test_two_layers_of_one_model_are_told_apart(findings_of):
@@ -449,12 +500,24 @@ def stability(*taus):
             "not stable, because the order of methods changes under p=0.5 (tau 0.33) and it is undefined under max.",
         ),
         (stability(("main", 1.0), ("max", math.nan)), "not stable, because it is undefined under max."),
+        (stability(("main", 1.0), ("averaging=macro", 1.0)), "the ranking was not tested under other settings"),
         (stability(("main", math.nan), ("max", math.nan)), "there is no ranking that other settings could be"),
     ],
 )
 def test_the_verdict_says_whether_the_ranking_holds(given, said):
     found = model_findings({"a": (0.9, 0.05), "b": (0.5, 0.05)}, stability=given)
     assert any(said in sentence for sentence in describe_model(found))
+
+
+def test_a_study_without_readings_is_not_praised_for_being_stable(findings_of):
+    found = findings_of(*(make_outcomes(0, model=name, readings={}) for name in ("net", "other")))
+    assert all(model.stability.stable for model in found.models)
+    assert not any("stable" in sentence for sentence in found.verdict)
+    assert sum("was not tested under other settings" in sentence for sentence in found.verdict) == 2
+    line = model_line(found.models[0])
+    assert (line.stable, line.ranking) == (
+        None, "The ranking was not tested under other settings: the study has no readings.",
+    )  # fmt: skip
 
 
 def test_low_support_of_any_method_is_said():
@@ -486,6 +549,7 @@ def test_real_studies_in_several_folders(finished):
     names = [(model.model, model.target_layer) for model in found.models]
     assert names == [(name, layer) for name in ("tiny/a", "monday/b", "friday/b", "c") for layer in ("0", "3")]
     assert len(found.manifests) == 2
+    assert all(each.outcomes.conditions["seed"] == "0" for each in load_measured(folders))
     assert all(model.seconds > 0 for model in found.models)
     assert [model.num_images for model in found.models] == [7] * 4 + [5] * 4
     compared = compare_studies(folders, first="monday/b", second="friday/b", resamples=100)
@@ -560,6 +624,41 @@ def test_only_pictures_of_the_study_get_onto_the_page(findings_of, tmp_path, ite
     (tmp_path / "gallery.json").write_text(json.dumps([item]))
     with pytest.raises(ArgumentError, match=why):
         findings_of(make_outcomes())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"images": RandomImages(4, seed=1)}, "pictures themselves"),
+        ({"grid": make_grid(seed=1)}, "seed"),
+        ({"grid": make_grid(similarity=RankBiasedOverlap(p=0.9))}, "similarity"),
+        ({"grid": make_grid(reduction="sum")}, "reduction"),
+        ({"grid": make_grid(target="original")}, "target"),
+        ({"images": RandomImages(3, seed=1)}, None),
+    ],
+)
+def test_real_studies_of_other_pixels_or_settings_are_not_paired(one_model, tmp_path, settings, said):
+    study(
+        tmp_path / "other",
+        **{"images": RandomImages(4), "models": {"c": tiny_model(2, target_layers=("3",))}, **settings},
+    )
+    folders = [one_model, tmp_path / "other"]
+    if said is None:  # another set of images: nothing can be checked, and that is said
+        found = compare_studies(folders, first="b", second="c", resamples=100)
+        assert "could not be checked" in found.differences[0].verdict
+        return
+    with pytest.raises(ArgumentError, match=f"other conditions.*{said}"):
+        compare_studies(folders, first="b", second="c", resamples=100)
+    found = analyse(folders, resamples=100)
+    assert found.differences == found.mixed == ()
+    assert said in found.notes[0]
+
+
+@pytest.fixture(scope="module")
+def one_model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    study(folder, images=RandomImages(4), models={"b": tiny_model(1, target_layers=("3",))})
+    return folder
 
 
 def test_one_severity_and_spelling_of_grids(tmp_path):

@@ -294,6 +294,58 @@ def test_a_curve_does_not_run_across_an_undefined_severity():
     assert [text.get_text() for text in figure.axes[1 + NOISES.index("brightness")].texts] == ["undefined"]
 
 
+def test_a_severity_that_is_undefined_for_all_methods_is_marked():
+    rows = [row if row.severity != 3 else replace(row, robustness=NOTHING) for row in MODEL.scores]
+    figure = draw_severity_curves(replace(MODEL, scores=tuple(rows)), kind="photometric", palette=PALETTE)
+    seen = 0
+    for axes, noise in zip(figure.axes[1:], NOISES, strict=True):
+        of_noise = [row for row in rows if row.perturbation == noise and row.kind == "photometric"]
+        values = {level: [r.robustness.value for r in of_noise if r.severity == level] for level in (1, 3, 5)}
+        blank = [level for level, each in values.items() if all(map(math.isnan, each))]
+        if len(blank) < 3:
+            seen += 1
+            assert [(text.get_text(), text.get_position()[0]) for text in axes.texts] == [
+                ("undefined", level) for level in blank
+            ]
+    assert seen > 3
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 6])
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_severity_is_written_below_the_lowest_panel_of_each_column_and_nowhere_else(count, width):
+    rows = tuple(row for row in MODEL.scores if row.perturbation in NOISES[:count])
+    figure = draw_severity_curves(replace(MODEL, scores=rows), kind="photometric", palette=PALETTE, width=width)
+    ground, *panels = figure.axes
+    assert len(panels) == count
+    labels = sorted(
+        ground.transData.transform(text.get_position()).tolist()
+        for text in ground.texts
+        if text.get_text() == "severity"
+    )
+    lowest = {}
+    for axes in panels:
+        box = axes.get_window_extent()
+        middle = round((box.x0 + box.x1) / 2)
+        lowest[middle] = min(lowest.get(middle, box.y0), box.y0)
+    assert [round(x) for x, _ in labels] == sorted(lowest)
+    for (_, y), middle in zip(labels, sorted(lowest), strict=True):
+        points = (lowest[middle] - y) * 72 / figure.dpi
+        assert 16 < points < 30
+
+
+def test_a_point_without_a_whisker_is_explained_where_there_is_one():
+    def words(model):
+        return " ".join(text.get_text() for text in draw_severity_curves(
+            model, kind="photometric", palette=PALETTE).axes[0].texts)  # fmt: skip
+
+    bare = tuple(
+        replace(row, robustness=row.robustness._replace(low=math.nan, high=math.nan)) if row.severity == 1 else row
+        for row in MODEL.scores
+    )
+    assert "a point without one" not in words(MODEL)
+    assert "a point without one rests on too few images" in words(replace(MODEL, scores=bare))
+
+
 def test_the_chance_floor_is_drawn_at_its_value_and_only_for_robustness():
     figure = draw_severity_curves(MODEL, kind="photometric", palette=PALETTE)
     np.testing.assert_array_equal(lines_of(figure.axes[1], "floor")[""][:, 1], [0.048, 0.048])

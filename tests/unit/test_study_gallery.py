@@ -91,7 +91,14 @@ def test_each_model_and_layer_has_its_most_and_least_stable_images(drawn):
         each, how = outcomes[place // 2], ("most", "least")[place % 2]
         assert item.title.startswith(f"{each.model}, {each.target_layer}: maps that stay {how} ")
         for position in extreme_images(each, "gradcam", 2)[place % 2]:
-            assert each.images[position] in item.alt
+            name, seen = each.images[position], item.alt.split(each.images[position])[1].split(". ")[0]
+            # The clean class, and for every noise whether it stayed and how similar the maps are.
+            assert seen.startswith(f": class {each.clean_classes[position]};"), item.alt
+            for perturbation in ("gaussian_noise", "contrast"):
+                column = each.noises.index(Noise(perturbation, 5))
+                value, kept = each.similarity[position, 0, column], each.same[position, column]
+                similar = "not rankable" if math.isnan(value) else f"RBO {value:.2f}"
+                assert f"{perturbation} 5, class {'kept' if kept else 'changed'}, {similar}" in seen, (name, item.alt)
         with Image.open(folder / item.file) as picture:
             assert picture.format == "PNG"
             pixels = np.asarray(picture.convert("RGB"))
@@ -99,6 +106,17 @@ def test_each_model_and_layer_has_its_most_and_least_stable_images(drawn):
         assert pixels.shape[0] > 2 * 160
         assert pixels.shape[1] > 6 * 160
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
+
+
+def test_a_picture_has_three_noises_at_most_and_stays_readable_in_a_column(drawn, tmp_path):
+    noises = ("gaussian_noise", "contrast", "fog", "jpeg")
+    grid = make_grid(perturbations=noises, severities=2)
+    folder = study(tmp_path, models={"b": MODELS["b"]}, count=4, grid=grid)
+    items = write_gallery(folder, load_outcomes(folder), {"b": MODELS["b"]}, RandomImages(4), grid, count=1)
+    for item in items:
+        with Image.open(folder / item.file) as picture:
+            assert picture.width < 1400
+        assert [noise in item.alt for noise in noises] == [True, True, True, False]
 
 
 def test_the_same_bytes_again(drawn, tmp_path):

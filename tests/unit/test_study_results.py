@@ -12,6 +12,8 @@ import pytest
 from lightning_camrobust.compare.rbo import RankBiasedOverlap
 from lightning_camrobust.errors import ArgumentError
 from lightning_camrobust.plan import make_plan
+from lightning_camrobust.study.conditions import differing, study_conditions
+from lightning_camrobust.study.grid import StudyGrid
 from lightning_camrobust.study.job import note_seconds, sum_seconds
 from lightning_camrobust.study.manifest import differences, new_manifest, write_manifest
 from lightning_camrobust.study.measuring import chance_levels, study_noises
@@ -92,6 +94,32 @@ def test_every_value_comes_back_in_its_place(written):
                         np.testing.assert_array_equal(
                             each.readings[label][index, method, noise], values.readings[label][row, noise, method]
                         )
+
+
+def test_conditions_come_from_the_manifest(written):
+    folder, _ = written
+    assert load_outcomes(folder)[0].conditions == {"num_images": str(COUNT)}  # all that this bare manifest says
+    grid = StudyGrid(methods=["gradcam", "rise"], perturbations="fog", reduction="max", seed=3).describe()
+    settings = {"grid": grid, "data": {"name": "pets", "num_images": 9, "fingerprint": "ab"}, "precision": "32-true"}
+    found = study_conditions(new_manifest(settings)["settings"], target_layer="layer4")
+    assert {name: value for name, value in found.items() if not value.startswith("{")} == {
+        "data": "ab", "num_images": "9", "reduction": "max", "target": "predicted", "severity_column": "auto",
+        "align_geometric": "false", "seed": "3", "precision": "32-true",
+    }  # fmt: skip
+    labels = [f"reading {label}" for label in grid["readings"]]
+    members = ["similarity", "segmenter", "method gradcam", "method rise", "perturbation fog", *labels]
+    assert [name for name, value in found.items() if value.startswith("{")] == members
+    assert json.loads(found["method rise"]) == grid["methods"]["rise"]
+    assert study_conditions(settings, target_layer="layer3, layer4")["layer_fusion"] == "mean"
+
+
+def test_long_conditions_are_cut_to_where_they_differ():
+    first, second = ({"seed": "x" * 200 + end + "y" * 200} for end in "ab")
+    (text,) = differing(first, second, ["seed", "target"])
+    assert len(text) < 200
+    assert "xa" in text
+    assert "xb" in text
+    assert differing({"seed": "a"}, {"seed": "ab"}, ["seed"]) == ["the seed ('a' in the first, 'ab' in the second)"]
 
 
 def test_rows_are_named_and_typed_as_documented(written):
@@ -206,6 +234,11 @@ def test_chance_is_the_mean_overlap_of_all_orders():
         assert level == pytest.approx(np.mean(values), abs=1e-12)
     assert np.isnan(chance_levels(make_plan(similarity="kendall"), np.array([3]))).all()
     assert np.isnan(chance_levels(make_plan(), np.array([0]))).all()
+
+
+@pytest.mark.parametrize("reduction", ["sum", "max"])
+def test_chance_is_unknown_where_rankings_follow_the_sizes_of_segments(reduction):
+    assert np.isnan(chance_levels(make_plan(reduction=reduction), np.array([3, 25]))).all()
 
 
 def test_kinds_of_noise():

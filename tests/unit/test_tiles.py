@@ -2,8 +2,12 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import colormaps
+from torch import nn
 
-from lightning_camrobust.gallery import Gallery, Panel
+from lightning_camrobust.gallery import Gallery, Panel, collect_gallery
+from lightning_camrobust.pixels import PixelSpace
+from lightning_camrobust.plan import make_plan
+from lightning_camrobust.probe import probe
 from lightning_camrobust.report.drawing import draw_gallery, figure_to_pixels
 from lightning_camrobust.report.tiles import panel_tiles
 
@@ -67,3 +71,40 @@ def test_gallery_grows_with_what_it_shows(rows, panels):
     assert pixels.shape[0] > rows * 196
     # The last tile of the last row is there.
     assert (pixels[-80:-60, -40:-20] != 255).any()
+
+
+def flat_cam(trace):
+    return torch.zeros_like(trace.activation[:, 0])
+
+
+def uneven_cam(trace):
+    maps = torch.zeros_like(trace.activation[:, 0])
+    maps[:, 0, 0] = 1.0
+    return maps
+
+
+@pytest.mark.parametrize(("method", "outlined"), [(flat_cam, False), (uneven_cam, True)])
+def test_a_map_that_cannot_be_ranked_has_no_first_segment(method, outlined):
+    gallery = small_gallery(make_plan(method, "gaussian_noise", severities=1, segmenter="grid"))
+    for panel in gallery.rows[0]:
+        assert bool(panel.top_segment.any()) is outlined
+        _, overlay = panel_tiles(panel, side=32)
+        assert bool((overlay == 1).all(axis=2).any()) is outlined
+
+
+def small_gallery(plan):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    images, space = torch.rand(1, 3, 8, 8) * 0.8, PixelSpace((0.0,), (1.0,))
+    found = probe(network, images, plan=plan, target_layer=network[1], space=space, keep_noises=(0,))
+    return collect_gallery(found, plan, space=space, count=1)
+
+
+@pytest.mark.parametrize(("similarity", "name"), [("rbo", "RBO"), ("kendall", "kendall"), ("cosine", "cosine")])
+def test_captions_name_the_similarity_that_was_measured(similarity, name):
+    gallery = small_gallery(make_plan(uneven_cam, "gaussian_noise", severities=1, similarity=similarity))
+    assert gallery.measure == name
+    words = " ".join(text.get_text() for text in draw_gallery(gallery).texts)
+    assert f"a high {name} is good" in " ".join(words.split())
+    assert ("RBO" in words) is (name == "RBO")
+    if gallery.rows[0][1].similarity is not None:
+        assert f"{name} {gallery.rows[0][1].similarity:.2f}" in words

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_camrobust.study.figures.sheet import Entry
 from lightning_camrobust.study.figures.style import Look, Palette
-from lightning_camrobust.study.findings import Estimate, ScoreRow
+from lightning_camrobust.study.findings import LOW_SUPPORT_IMAGES, Estimate, ScoreRow
 from lightning_camrobust.summary import LOW_SUPPORT
 
 if TYPE_CHECKING:
@@ -120,14 +120,17 @@ def is_thin(row: ScoreRow, measure: str) -> bool:
         measure: ``"robustness"``, ``"consistency"``, ``"responsiveness"`` or ``"flip_rate"``.
 
     Returns:
-        Whether a set that this very score is a mean of has fewer than 30 pairs.
+        Whether a set that this very score is a mean of has fewer than 30 pairs, or pairs of fewer than 10 images. The
+        images behind a flip rate are those of the larger set at least.
     """
-    counts = {
-        "consistency": row.same_count,
-        "responsiveness": row.changed_count,
-        "flip_rate": row.same_count + row.changed_count,
-    }
-    return row.low_support if measure == "robustness" else counts[measure] < LOW_SUPPORT
+    if measure == "robustness":
+        return row.low_support
+    pairs, images = {
+        "consistency": (row.same_count, row.same_images),
+        "responsiveness": (row.changed_count, row.changed_images),
+        "flip_rate": (row.same_count + row.changed_count, max(row.same_images, row.changed_images)),
+    }[measure]
+    return pairs < LOW_SUPPORT or images < LOW_SUPPORT_IMAGES
 
 
 def low_support_entry(palette: Palette, *, sign: str = "hollow") -> Entry:
@@ -142,7 +145,7 @@ def low_support_entry(palette: Palette, *, sign: str = "hollow") -> Entry:
     """
     face = {"markerfacecolor": palette.surface, "markersize": 4.5}
     look = {"color": palette.muted, "marker": "o", "linestyle": "none"} | face
-    return Entry(f"{sign}: fewer than {LOW_SUPPORT} pairs", look)
+    return Entry(f"{sign}: fewer than {LOW_SUPPORT} pairs or {LOW_SUPPORT_IMAGES} images", look)
 
 
 def floor_entry(rows: Sequence[ScoreRow], *, palette: Palette) -> list[Entry]:

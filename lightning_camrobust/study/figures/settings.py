@@ -124,6 +124,8 @@ def _verdict(stability: Stability) -> str:
     failing = sum(not row.tau >= stability.least_tau for row in stability.rows[1:])
     if stability.stable:
         return f"Stable ({limit})."
+    if stability.change == "chance":
+        return f"Only methods not told apart change places: {failing} of {len(stability.rows) - 1} settings ({limit})."
     return f"Not stable: {failing} of {len(stability.rows) - 1} settings, in bold, fail ({limit})."
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_camrobust.errors import ArgumentError
 from lightning_camrobust.study.figures.curves import Curve, merge_curves
@@ -18,7 +18,7 @@ from lightning_camrobust.study.figures.points import (
 )
 from lightning_camrobust.study.figures.sheet import LABEL, SMALL, Entry, Heading, new_sheet
 from lightning_camrobust.study.figures.style import WIDE, Palette, own_settings
-from lightning_camrobust.study.findings import ModelFindings, ScoreRow
+from lightning_camrobust.study.findings import Estimate, ModelFindings, ScoreRow
 from lightning_camrobust.study.outcomes import Kind
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def draw_severity_curves(
     row = ABOVE + panel + BELOW
     heading = Heading(
         title=f"{MEASURES[measure]} by severity, {kind} noise: {model.model}",
-        subtitle=f"{model.target_layer}, {model.data}, {model.num_images} images. Whiskers are confidence intervals.",
+        subtitle=f"{model.target_layer}, {model.data}, {model.num_images} images. {_whiskers(rows, measure)}",
         description=_in_words(curves, perturbations, measure),
         key=_key(curves, rows, measure, palette),
     )
@@ -89,9 +89,11 @@ def draw_severity_curves(
         axes.tick_params(axis="y", labelleft=column == 0)
         axes.locator_params(axis="y", nbins=4)
         _draw_panel(axes, curves, perturbation, measure, palette)
-    for column in range(columns):
-        below = {"fontsize": SMALL, "color": palette.muted, "ha": "center"}
-        sheet.text(LEFT + column * across + (across - 10) / 2, sheet.height - 3, "severity", **below)
+        if index + columns >= len(perturbations):  # the lowest panel of its column
+            below = {"fontsize": SMALL, "color": palette.muted, "ha": "center"}
+            sheet.text(
+                LEFT + column * across + (across - 10) / 2, sheet.top + row * (line + 1) + 7, "severity", **below
+            )
     return sheet.figure
 
 
@@ -100,12 +102,12 @@ def _draw_panel(axes: "Axes", curves: Sequence[Curve], perturbation: str, measur
     axes.set(xlim=(levels[0] - 0.5, levels[-1] + 0.5), xticks=levels, autoscalex_on=False)
     if measure == "robustness":
         _draw_floor(axes, curves, perturbation, palette)
-    defined = False
+    defined: set[int] = set()
     for index, curve in enumerate(curves):
         shift = SPREAD * ((index + 0.5) / len(curves) - 0.5)
         rows = [curve.rows.get((perturbation, level)) for level in levels]
         estimates = [UNDEFINED if row is None else getattr(row, measure) for row in rows]
-        defined = defined or any(not math.isnan(each.value) for each in estimates)
+        defined |= {level for level, each in zip(levels, estimates, strict=True) if not math.isnan(each.value)}
         draw_points(
             axes,
             [level + shift for level in levels],
@@ -117,9 +119,20 @@ def _draw_panel(axes: "Axes", curves: Sequence[Curve], perturbation: str, measur
             along="y",
             size=4.6,
         )
+    height = sum(axes.get_ylim()) / 2
+    upright: dict[str, Any] = {"color": palette.muted, "fontsize": SMALL, "ha": "center", "va": "center"}
     if not defined:
-        middle = ((levels[0] + levels[-1]) / 2, sum(axes.get_ylim()) / 2)
-        axes.text(*middle, "undefined", color=palette.muted, fontsize=SMALL, ha="center")
+        axes.text((levels[0] + levels[-1]) / 2, height, "undefined", **upright)
+    for level in levels if defined else ():
+        if level not in defined:
+            axes.text(level, height, "undefined", rotation=90, **upright)
+
+
+def _whiskers(rows: Sequence[ScoreRow], measure: Measure) -> str:
+    estimates: list[Estimate] = [getattr(row, measure) for row in rows]
+    bare = any(math.isnan(each.low + each.high) and not math.isnan(each.value) for each in estimates)
+    words = "Whiskers are confidence intervals"
+    return f"{words}; a point without one rests on too few images for it." if bare else f"{words}."
 
 
 def _draw_floor(axes: "Axes", curves: Sequence[Curve], perturbation: str, palette: Palette) -> None:

@@ -7,12 +7,14 @@ from lightning_camrobust._version import __version__
 
 _SARKAR = """@article{sarkar2025assessing,
   title   = {Assessing the Noise Robustness of Class Activation Maps: A Framework for Reliable Model Interpretability},
-  author  = {Sarkar and Bora and Kaushal and George and Raja},
+  author  = {Sarkar, Syamantak and Bora, Revoti P. and Kaushal, Bhupender and George, Sudhish N. and Raja, Kiran},
   journal = {Image and Vision Computing},
   volume  = {163},
   pages   = {105717},
   year    = {2025},
-  doi     = {10.1016/j.imavis.2025.105717}
+  doi     = {10.1016/j.imavis.2025.105717},
+  eprint  = {2508.18154},
+  archivePrefix = {arXiv}
 }"""
 _WEBBER = """@article{webber2010similarity,
   title   = {A Similarity Measure for Indefinite Rankings},
@@ -47,7 +49,58 @@ _DEMSAR = """@article{demsar2006statistical,
   pages   = {1--30},
   year    = {2006}
 }"""
-# Key, title, authors, year and arXiv number of what is cited by its preprint alone.
+_EFRON = """@article{efron1987better,
+  title   = {Better Bootstrap Confidence Intervals},
+  author  = {Efron, Bradley},
+  journal = {Journal of the American Statistical Association},
+  volume  = {82},
+  number  = {397},
+  pages   = {171--185},
+  year    = {1987}
+}"""
+_HOLM = """@article{holm1979simple,
+  title   = {A Simple Sequentially Rejective Multiple Test Procedure},
+  author  = {Holm, Sture},
+  journal = {Scandinavian Journal of Statistics},
+  volume  = {6},
+  number  = {2},
+  pages   = {65--70},
+  year    = {1979}
+}"""
+_VEDALDI = """@inproceedings{vedaldi2008quick,
+  title     = {Quick Shift and Kernel Methods for Mode Seeking},
+  author    = {Vedaldi, Andrea and Soatto, Stefano},
+  booktitle = {European Conference on Computer Vision},
+  year      = {2008}
+}"""
+_ACHANTA = """@article{achanta2012slic,
+  title   = {SLIC Superpixels Compared to State-of-the-art Superpixel Methods},
+  author  = {Achanta, Radhakrishna and Shaji, Appu and Smith, Kevin and Lucchi, Aurelien and Fua, Pascal and
+             S{\\"u}sstrunk, Sabine},
+  journal = {IEEE Transactions on Pattern Analysis and Machine Intelligence},
+  volume  = {34},
+  number  = {11},
+  pages   = {2274--2282},
+  year    = {2012}
+}"""
+_SEGMENTERS = {"quickshift": _VEDALDI, "quickshift_skimage": _VEDALDI, "slic": _ACHANTA}
+# Where what has a preprint was published.
+_VENUES = {
+    "gradcam": "IEEE International Conference on Computer Vision",
+    "gradcam_plusplus": "IEEE Winter Conference on Applications of Computer Vision",
+    "xgradcam": "British Machine Vision Conference",
+    "eigencam": "International Joint Conference on Neural Networks",
+    "scorecam": "IEEE/CVF Conference on Computer Vision and Pattern Recognition Workshops",
+    "fullgrad": "Advances in Neural Information Processing Systems",
+    "rise": "British Machine Vision Conference",
+    "occlusion": "European Conference on Computer Vision",
+    "attention_rollout": "Annual Meeting of the Association for Computational Linguistics",
+    "finercam": "IEEE/CVF Conference on Computer Vision and Pattern Recognition",
+    "fgsm": "International Conference on Learning Representations",
+    "pgd": "International Conference on Learning Representations",
+    "road": "International Conference on Machine Learning",
+}
+# Key, title, authors, year and arXiv number.
 _PREPRINTS = {
     "gradcam": (
         "selvaraju2017gradcam",
@@ -124,7 +177,8 @@ _PREPRINTS = {
     "finercam": (
         "zhang2025finercam",
         "Finer-CAM: Spotting the Difference Reveals Finer Details for Visual Explanation",
-        "Zhang and others",
+        "Zhang, Ziheng and Gu, Jianyang and Chowdhury, Arpita and Mai, Zheda and Carlyn, David and Berger-Wolf, Tanya "
+        "and Su, Yu and Chao, Wei-Lun",
         2025,
         "2501.11309",
     ),
@@ -170,12 +224,20 @@ _PREPRINTS = {
         2018,
         "1706.06083",
     ),
+    "road": (
+        "rong2022consistent",
+        "A Consistent and Efficient Evaluation Strategy for Attribution Methods",
+        "Rong, Yao and Leemann, Tobias and Borisov, Vadim and Kasneci, Gjergji and Kasneci, Enkelejda",
+        2022,
+        "2202.00449",
+    ),
 }
 _LAYERCAM = """@article{jiang2021layercam,
   title   = {LayerCAM: Exploring Hierarchical Class Activation Maps for Localization},
   author  = {Jiang, Peng-Tao and Zhang, Chang-Bin and Hou, Qibin and Cheng, Ming-Ming and Wei, Yunchao},
   journal = {IEEE Transactions on Image Processing},
   volume  = {30},
+  pages   = {5875--5888},
   year    = {2021},
   doi     = {10.1109/TIP.2021.3089943}
 }"""
@@ -196,25 +258,36 @@ _PUBLISHED = {"layercam": _LAYERCAM, "ablationcam": _ABLATIONCAM} | dict.fromkey
 )
 
 
-def bibliography(methods: Iterable[str], perturbations: Iterable[str] = ()) -> str:
+def bibliography(
+    methods: Iterable[str],
+    perturbations: Iterable[str] = (),
+    *,
+    segmenters: Iterable[str] = (),
+    critique: bool = False,
+) -> str:
     """Write the BibTeX entries of a study.
 
     Args:
         methods: Labels of the CAM methods that were used, such as ``"gradcam"`` or ``"gradcam_2"``.
         perturbations: Labels of the perturbations; attacks have papers of their own.
+        segmenters: Names of the segmenters, in any reading.
+        critique: Whether there is a critique of scores that remove pixels, which takes up RISE and ROAD.
 
     Returns:
-        Entries, a blank line apart: this software, the score's paper, rankings, corruptions, tests, then each method.
+        Entries, a blank line apart: this software, the score's paper, rankings, corruptions, tests, then each segmenter
+        and method.
         A method of the user's own has none.
 
     Example:
         >>> text = bibliography(["gradcam", "my own"])
         >>> "selvaraju2017gradcam" in text, "chattopadhay" in text, text.count("@")
-        (True, False, 7)
+        (True, False, 9)
     """
     used = [name for label in (*methods, *perturbations) for name in _known_names(label)]
-    entries = [_software(), _SARKAR, _WEBBER, _CORSI, _HENDRYCKS, _DEMSAR, *(_entry(name) for name in used)]
-    return "\n\n".join(dict.fromkeys(entries))
+    used += ["rise", "road"] if critique else []
+    cut = [_SEGMENTERS[name] for name in segmenters if name in _SEGMENTERS]
+    always = [_software(), _SARKAR, _WEBBER, _CORSI, _HENDRYCKS, _DEMSAR, _EFRON, _HOLM]
+    return "\n\n".join(dict.fromkeys([*always, *cut, *(_entry(name) for name in used)]))
 
 
 def _known_names(label: str) -> list[str]:
@@ -227,9 +300,10 @@ def _entry(name: str) -> str:
     if name in _PUBLISHED:
         return _PUBLISHED[name]
     key, title, authors, year, number = _PREPRINTS[name]
+    venue = f"  booktitle = {{{_VENUES[name]}}},\n" if name in _VENUES else ""
     return (
-        f"@misc{{{key},\n  title  = {{{title}}},\n  author = {{{authors}}},\n  year   = {{{year}}},\n"
-        f"  eprint = {{{number}}},\n  archivePrefix = {{arXiv}}\n}}"
+        f"@{'inproceedings' if venue else 'misc'}{{{key},\n  title  = {{{title}}},\n  author = {{{authors}}},\n{venue}"
+        f"  year   = {{{year}}},\n  eprint = {{{number}}},\n  archivePrefix = {{arXiv}}\n}}"
     )
 
 

@@ -132,8 +132,8 @@ def _of_model(model: ModelFindings, place: int, palette: Palette) -> Iterator[Il
             yield _both("forest", place, stem("forest", kind), caption, partial(draw_forest, model, **of_kind))
         if len({row.severity for row in rows if row.perturbation and row.severity is not None}) > 1:
             caption = f"{noises}: robustness RM by severity."
-            figure = draw_severity_curves(model, kind=kind, palette=palette)
-            yield Illustration("severity", place, stem("severity", kind), caption, figure)
+            draw = partial(draw_severity_curves, model, **of_kind)
+            yield _both("severity", place, stem("severity", kind), caption, draw)
         if len({row.perturbation for row in rows if row.perturbation and row.severity is None}) > 1:
             caption = f"{noises}: robustness RM of each method under each perturbation, over all severities."
             yield _both("heatmap", place, stem("heatmap", kind), caption, partial(draw_heatmap, model, **of_kind))
@@ -142,16 +142,17 @@ def _of_model(model: ModelFindings, place: int, palette: Palette) -> Iterator[Il
 
 def _of_rankings(model: ModelFindings, place: int, palette: Palette) -> Iterator[Illustration]:
     named: dict[str, Any] = {"palette": palette, "model": model.model}
+    noises = "Noises" if model.ranked_kind is None else KINDS[model.ranked_kind]
     for test in model.rank_tests:
         if any(math.isnan(rank) for rank in test.mean_ranks):
             continue  # no image has a value for every method; the text says so
         group = f"ranks_{test.measure}"
         stem = file_stem(group, place + 1, model.model)
-        caption = f"Mean ranks by {test.measure}, best on the left."
+        caption = f"{noises}: mean ranks by {test.measure}, best on the left."
         yield _both(group, place, stem, caption, partial(draw_critical_difference, test, **named))
     if model.stability is not None:
         stem = file_stem("settings", place + 1, model.model)
-        caption = "Rank of each method under each setting, tinted where it leaves its rank under the main setting."
+        caption = f"{noises}: rank of each method under each setting, tinted where it leaves that of the main setting."
         yield _both("settings", place, stem, caption, partial(draw_settings, model.stability, **named))
 
 

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 # All pictures together may take this many bytes before they are packed tighter for the page.
 GENEROUS = 1_200_000
-WIDEST = 900
-QUALITY = 82
+WIDEST = 1500
+QUALITY = 65
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Picture:
     Attributes:
         title: What it shows.
         alt: What is seen.
-        file: Where the original lies, relative to the study's folder.
+        file: Where the original lies, relative to the study's folder, with the folder's name where that is another.
         source: A ``data:`` address; empty if there is no such picture.
         width: In pixels; 0 if there is none.
         height: In pixels; 0 if there is none.
@@ -43,21 +43,34 @@ def embed_pictures(items: Sequence[GalleryItem], folder: Path, *, generous: int 
     """Read the pictures of a gallery.
 
     Args:
-        items: Pictures, by a path relative to ``folder``; one outside of it is treated as missing.
-        folder: Of the study.
-        generous: Bytes that all may take as they are. Beyond that each is made JPEG of at most 900 pixels width.
+        items: Pictures. A relative path is one below ``folder``, and treated as missing if it leads out of it; a whole
+            path was checked by whoever found it, as pictures of a report on several studies lie in their own folders.
+        folder: Of the page.
+        generous: Bytes that all may take as they are. Beyond that each is packed, at most 1500 pixels wide.
 
     Returns:
         One picture an item; without a source where the file is missing or no picture.
     """
     read = [_read(folder, item.file) for item in items]
+    items = [replace(item, file=_shown_path(folder, item.file)) for item in items]
     tight = sum(map(len, read)) > generous
     return tuple(_embed(item, content, tight=tight) for item, content in zip(items, read, strict=True))
 
 
 def _read(folder: Path, file: str) -> bytes:
     path = (folder / file).resolve()
-    return path.read_bytes() if path.is_relative_to(folder.resolve()) and path.is_file() else b""
+    allowed = Path(file).is_absolute() or path.is_relative_to(folder.resolve())
+    return path.read_bytes() if allowed and path.is_file() else b""
+
+
+def _shown_path(folder: Path, file: str) -> str:
+    """Name a picture without saying where on this disk it lies: a page is passed on."""
+    path = Path(file)
+    if not path.is_absolute():
+        return file
+    if path.is_relative_to(folder.resolve()):
+        return path.relative_to(folder.resolve()).as_posix()
+    return f"{path.parent.name}/{path.name} of {path.parent.parent.name}"
 
 
 def _embed(item: GalleryItem, content: bytes, *, tight: bool) -> Picture:
@@ -68,15 +81,18 @@ def _embed(item: GalleryItem, content: bytes, *, tight: bool) -> Picture:
         with images.open(io.BytesIO(content)) as image:
             size, kind = image.size, str(image.format).lower()
             if tight:
-                content, kind = _packed(image.convert("RGB")), "jpeg"
+                content, kind = _packed(image.convert("RGB"))
     except (UnidentifiedImageError, OSError):
         return Picture(item.title, item.alt, item.file, "", 0, 0)
     source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     return Picture(item.title, item.alt, item.file, source, *size)
 
 
-def _packed(image: "Image") -> bytes:
+def _packed(image: "Image") -> tuple[bytes, str]:
+    from PIL import features
+
+    kind = "webp" if features.check("webp") else "jpeg"
     image.thumbnail((WIDEST, WIDEST * 4))
     buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=QUALITY, optimize=True)
-    return buffer.getvalue()
+    image.save(buffer, format=kind.upper(), quality=QUALITY)
+    return buffer.getvalue(), kind

@@ -116,6 +116,7 @@ def _environment() -> "Environment":
         "count": texts.count,
         "counted": texts.counted,
         "duration": texts.duration,
+        "degrees": lambda value: texts.number(value, 0 if float(value).is_integer() else 1),
         "breakable": _breakable,
         "anything": texts.anything,
         "undefined_reason": sentences.undefined_reason,

@@ -8,10 +8,11 @@ from lightning_camrobust.study.findings import Findings, MixedComparison, ModelF
 from lightning_camrobust.study.outcomes import Kind
 from lightning_camrobust.study.page.citation import bibliography
 from lightning_camrobust.study.page.illustrations import group_differences
-from lightning_camrobust.study.page.methods_text import methods_paragraphs
+from lightning_camrobust.study.page.methods_text import methods_paragraphs, named_segmenters
 from lightning_camrobust.study.page.pictures import Picture
-from lightning_camrobust.study.page.sentences import KINDS, friedman_words, pooled_rows
+from lightning_camrobust.study.page.sentences import KINDS, friedman_words, pooled_rows, undefined_reason
 from lightning_camrobust.study.page.texts import anything
+from lightning_camrobust.study.wording import told_apart
 
 LONGEST = 400
 _ABOUT: dict[Kind, str] = {
@@ -137,12 +138,31 @@ def _scores(findings: Findings, kind: Kind) -> Section | None:
                     "name": model_name(model, findings.models),
                     "caption": f"{_noises(rows)}; highest robustness first",
                     "pooled": pooled_rows(rows, kind),
+                    "best": best_methods(model, kind),
                     "by_noise": _by_noise(rows),
                     "correct": pooled_rows(model.correct_scores, kind),
                 }
             )
     content = {"about": _ABOUT[kind], "models": models}
     return Section(f"scores-{kind}", KINDS[kind], "scores.html.jinja", content) if models else None
+
+
+def best_methods(model: ModelFindings, kind: Kind) -> tuple[str, ...]:
+    """Name the methods that stand out: the highest robustness, and all that are not told apart from it.
+
+    Args:
+        model: Findings.
+        kind: Of the noises.
+
+    Returns:
+        Labels; none where methods were not compared in pairs, as on other kinds of noise than the ranked one.
+    """
+    compared = [pair for pair in model.pairs if pair.measure == "robustness"]
+    defined = [row.method for row in pooled_rows(model.scores, kind) if not undefined_reason(row)]
+    if kind != model.ranked_kind or not compared or not defined:
+        return ()
+    apart = {frozenset((pair.first, pair.second)) for pair in compared if told_apart(pair)}
+    return tuple(method for method in defined if frozenset((defined[0], method)) not in apart)
 
 
 def _noises(rows: Sequence[ScoreRow]) -> str:
@@ -174,6 +194,7 @@ def _ranks(findings: Findings, drawings: Sequence[Drawing]) -> Section | None:
     models = [
         {
             "name": model_name(model, findings.models),
+            "noises": _ranked_noises(model),
             "tests": [
                 {
                     "measure": test.measure,
@@ -190,6 +211,10 @@ def _ranks(findings: Findings, drawings: Sequence[Drawing]) -> Section | None:
     return _section("ranks", "Ranks of methods", models=models)
 
 
+def _ranked_noises(model: ModelFindings) -> str:
+    return "no noises" if model.ranked_kind is None else KINDS[model.ranked_kind].lower()
+
+
 def _ranked(test: RankTest) -> list[tuple[str, float]]:
     return sorted(zip(test.methods, test.mean_ranks, strict=True), key=lambda pair: pair[1])
 
@@ -200,7 +225,8 @@ def _pairs(findings: Findings) -> Section | None:
         measures = dict.fromkeys(pair.measure for pair in model.pairs)
         grouped = [(measure, [pair for pair in model.pairs if pair.measure == measure]) for measure in measures]
         if grouped:
-            models.append({"name": model_name(model, findings.models), "measures": grouped})
+            name = model_name(model, findings.models)
+            models.append({"name": name, "noises": _ranked_noises(model), "measures": grouped})
     content = {"models": models, "multiplicity": findings.multiplicity}
     return Section("pairs", "Methods in pairs", "pairs.html.jinja", content) if models else None
 
@@ -209,6 +235,7 @@ def _settings(findings: Findings, drawings: Sequence[Drawing]) -> Section | None
     models = [
         {
             "name": model_name(model, findings.models),
+            "noises": _ranked_noises(model),
             "stability": model.stability,
             "figures": _drawn(drawings, "settings", place),
         }
@@ -220,7 +247,7 @@ def _settings(findings: Findings, drawings: Sequence[Drawing]) -> Section | None
 
 def _mixed(findings: Findings, drawings: Sequence[Drawing]) -> Section | None:
     fits = [
-        {"fit": fit, "figures": _drawn(drawings, "mixed", place), **_mean_table(fit)}
+        {"fit": fit, "noises": KINDS[fit.kind].lower(), "figures": _drawn(drawings, "mixed", place), **_mean_table(fit)}
         for place, fit in enumerate(findings.mixed)
     ]
     return _section("mixed", "All models together", fits=fits)
@@ -244,7 +271,7 @@ def _differences(findings: Findings, drawings: Sequence[Drawing]) -> Section | N
         }
         for place, group in enumerate(group_differences(findings.differences))
     ]
-    return _section("differences", "Models compared", groups=groups)
+    return _section("differences", "Models compared", groups=groups, notes=findings.notes)
 
 
 def _study(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,7 +287,9 @@ def _as_list(value: object) -> list[object]:
 def _bibtex(findings: Findings) -> str:
     rows = [row for model in findings.models for row in model.scores]
     methods = dict.fromkeys(row.method for row in rows)
-    return bibliography(methods, dict.fromkeys(row.perturbation for row in rows if row.perturbation)) if rows else ""
+    perturbations = dict.fromkeys(row.perturbation for row in rows if row.perturbation)
+    cut, critique = named_segmenters(findings.manifests), bool(findings.baselines)
+    return bibliography(methods, perturbations, segmenters=cut, critique=critique) if rows else ""
 
 
 def _reproducing(findings: Findings) -> Section | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lightning_camrobust.study.findings import ModelFindings, PairRow, RankTest, ScoreRow, Stability
 from lightning_camrobust.study.outcomes import Kind
 from lightning_camrobust.study.page.texts import counted, interval, joined, number, p_equals
+from lightning_camrobust.study.wording import told_apart
 
 KINDS: dict[Kind, str] = {
     "photometric": "Photometric noises",
@@ -14,7 +15,6 @@ KINDS: dict[Kind, str] = {
     "attack": "Attacks",
     "gradient": "Disturbed gradients",
 }
-ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,13 @@ class ModelLine:
         best: Which method scores highest, how sure that is, and on what noises.
         ranking: Whether other settings keep the ranking.
         stable: The same as a flag; None if that was not asked.
+        only_chance: Whether it is not stable, but only methods change places that are not told apart.
     """
 
     best: str
     ranking: str
     stable: bool | None
+    only_chance: bool = False
 
 
 def main_kind(model: ModelFindings) -> Kind | None:
@@ -53,8 +55,10 @@ def model_line(model: ModelFindings) -> ModelLine:
     Returns:
         Sentences.
     """
-    stable = None if model.stability is None else model.stability.stable
-    return ModelLine(_best(model), _ranking(model.stability), stable)
+    judged = model.stability
+    stable = None if judged is None or (judged.stable and not judged.tested) else judged.stable
+    only_chance = judged is not None and judged.change == "chance"
+    return ModelLine(_best(model), _ranking(judged), stable, only_chance)
 
 
 def friedman_words(test: RankTest) -> str:
@@ -121,7 +125,9 @@ def _best(model: ModelFindings) -> str:
 def _doubts(model: ModelFindings, best: ScoreRow, defined: list[ScoreRow]) -> str:
     parts = []
     if best.low_support:
-        parts.append(f"on low support ({best.same_count} same, {best.changed_count} changed pairs)")
+        same = f"{counted(best.same_count, 'same pair')} of {counted(best.same_images, 'image')}"
+        changed = f"{counted(best.changed_count, 'changed pair')} of {counted(best.changed_images, 'image')}"
+        parts.append(f"on low support ({same}, {changed})")
     equals = [row.method for row in defined[1:] if _not_told_apart(model.pairs, best.method, row.method)]
     parts += [f"not told apart from {joined(equals)}"] if equals else []
     return "".join(f", {part}" for part in parts)
@@ -130,7 +136,7 @@ def _doubts(model: ModelFindings, best: ScoreRow, defined: list[ScoreRow]) -> st
 def _not_told_apart(pairs: Sequence[PairRow], first: str, second: str) -> bool:
     for pair in pairs:
         if pair.measure == "robustness" and {pair.first, pair.second} == {first, second}:
-            return not pair.p_adjusted < ALPHA
+            return not told_apart(pair)
     return False
 
 
@@ -138,12 +144,16 @@ def _ranking(stability: Stability | None) -> str:
     if stability is None:
         return "Whether the ranking is stable was not asked: that takes two methods and two settings."
     others = stability.rows[1:]
+    if stability.stable and not stability.tested:
+        return "The ranking was not tested under other settings: the study has no readings."
     if stability.stable:
         lowest = min((row.tau for row in others if not math.isnan(row.tau)), default=math.nan)
         return (
             f"The ranking is stable under {counted(len(others), 'other setting')}: "
             f"Kendall's tau is at least {number(lowest, 2)}."
         )
+    if stability.change == "chance":
+        return f"The order changes only among methods that are not told apart: {_because(stability.reasons)}"
     return f"The ranking is not stable, because {_because(stability.reasons)}"
 
 
@@ -174,8 +184,8 @@ def pair_words(pair: PairRow) -> str:
         pair: Two methods or two models.
 
     Returns:
-        ``"differ"`` or ``"not told apart"``, by Holm's correction at 5%; ``"undefined"`` without a p-value.
+        ``"differ"`` or ``"not told apart"``, by the corrected p-value at 5%; ``"undefined"`` without one.
     """
     if math.isnan(pair.p_adjusted):
         return "undefined"
-    return "differ" if pair.p_adjusted < ALPHA else "not told apart"
+    return "differ" if told_apart(pair) else "not told apart"

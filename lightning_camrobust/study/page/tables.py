@@ -80,12 +80,12 @@ def _scores(findings: Findings) -> list[Row]:
 
 
 def _pairs(findings: Findings) -> list[Row]:
-    return [{**_who(model), **_flat(row)} for model in findings.models for row in model.pairs]
+    return [{**_ranked(model), **_flat(row)} for model in findings.models for row in model.pairs]
 
 
 def _rank_tests(findings: Findings) -> list[Row]:
     return [
-        {**_who(model), **_flat(test, leave_out=("methods", "mean_ranks"))}
+        {**_ranked(model), **_flat(test, leave_out=("methods", "mean_ranks"))}
         for model in findings.models
         for test in model.rank_tests
     ]
@@ -93,7 +93,7 @@ def _rank_tests(findings: Findings) -> list[Row]:
 
 def _mean_ranks(findings: Findings) -> list[Row]:
     return [
-        {**_who(model), "measure": test.measure, "method": method, "mean_rank": rank}
+        {**_ranked(model), "measure": test.measure, "method": method, "mean_rank": rank}
         for model in findings.models
         for test in model.rank_tests
         for method, rank in zip(test.methods, test.mean_ranks, strict=True)
@@ -102,7 +102,7 @@ def _mean_ranks(findings: Findings) -> list[Row]:
 
 def _settings(findings: Findings) -> list[Row]:
     return [
-        {**_who(model), **_flat(row, leave_out=("robustness",)), "least_tau": model.stability.least_tau}
+        {**_ranked(model), **_flat(row, leave_out=("robustness",)), "least_tau": model.stability.least_tau}
         for model in findings.models
         if model.stability is not None
         for row in model.stability.rows
@@ -111,7 +111,7 @@ def _settings(findings: Findings) -> list[Row]:
 
 def _setting_scores(findings: Findings) -> list[Row]:
     return [
-        {**_who(model), "label": row.label, "method": method, "robustness": value}
+        {**_ranked(model), "label": row.label, "method": method, "robustness": value}
         for model in findings.models
         if model.stability is not None
         for row in model.stability.rows
@@ -121,11 +121,11 @@ def _setting_scores(findings: Findings) -> list[Row]:
 
 def _mixed(findings: Findings) -> Iterable[tuple[str, list[Row]]]:
     fits = list(enumerate(findings.mixed, start=1))
-    about = ("measure", "image_share", "num_images", "num_values")
+    about = ("measure", "kind", "image_share", "num_images", "num_values")
     yield (
         "mixed_terms",
         [
-            {"fit": place, **{name: getattr(fit, name) for name in about}, **_flat(row)}
+            {"fit": place, **{name: getattr(fit, name) for name in about}, **_flat(row), "f_value": row.f_value}
             for place, fit in fits
             for row in fit.rows
         ],
@@ -133,7 +133,10 @@ def _mixed(findings: Findings) -> Iterable[tuple[str, list[Row]]]:
     yield (
         "mixed_means",
         [
-            {"fit": place, "measure": fit.measure, "model": model, "method": method, **_estimate("mean", mean)}
+            {
+                **{"fit": place, "measure": fit.measure, "kind": fit.kind, "model": model, "method": method},
+                **_estimate("mean", mean),
+            }
             for place, fit in fits
             for (model, method), mean in fit.means.items()
         ],
@@ -174,6 +177,11 @@ def _table(name: str, rows: list[Row]) -> Table:
 
 def _who(model: ModelFindings) -> Row:
     return {"model": model.model, "target_layer": model.target_layer, "data": model.data}
+
+
+def _ranked(model: ModelFindings) -> Row:
+    """Name a model, and the kind of noise that its methods are compared on."""
+    return {**_who(model), "kind": model.ranked_kind}
 
 
 def _flat(record: Any, leave_out: tuple[str, ...] = ()) -> Row:

@@ -48,14 +48,20 @@ class FolderSource:
     def __getitem__(self, index: int) -> StudyImage:
         index = range(len(self))[index]
         file = self.files[index]
-        return StudyImage(read_picture(self.root / file, self.framing, name=file), self.labels[index], file, index)
+        name = _readable(file)
+        return StudyImage(read_picture(self.root / file, self.framing, name=name), self.labels[index], name, index)
+
+    def known_labels(self) -> tuple[int, ...]:
+        """Return the label of every image."""
+        return self.labels
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over names, labels, contents of the files and framing."""
         digest = hashlib.sha256(f"{self.framing!r}\0".encode())
         for file, label in zip(self.files, self.labels, strict=True):
-            digest.update(f"{file}\0{label}\0".encode())
-            digest.update(_digest(self.root / file, file))
+            # Names of files are bytes, and need not be UTF-8.
+            digest.update(f"{file}\0{label}\0".encode(errors="surrogateescape"))
+            digest.update(_digest(self.root / file, _readable(file)))
         return digest.hexdigest()
 
 
@@ -154,6 +160,11 @@ def _check_shapes(source: FolderSource) -> None:
         other = picture_shape(source.root / file, name=file)
         if other != shape:
             raise unequal_shapes(first, shape, file, other)
+
+
+def _readable(file: str) -> str:
+    """Write a file's name as text that can be stored and printed; bytes that are not UTF-8 get backslashes."""
+    return file.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _digest(path: Path, name: str) -> bytes:

@@ -55,6 +55,10 @@ class ArraySource:
         framed = self.framing.of_channels(self.framing.of_pixels(pixels), name=name)
         return StudyImage(framed, self.labels[index], name, index)
 
+    def known_labels(self) -> tuple[int, ...]:
+        """Return the label of every image."""
+        return self.labels
+
     def fingerprint(self) -> str:
         """Return a SHA-256 over positions, labels, bytes of the array and framing."""
         settings = self.framing, self.space, self.rows, self.labels, self.pixels.dtype.str, self.pixels.shape

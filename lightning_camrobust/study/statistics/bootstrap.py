@@ -1,5 +1,6 @@
 """Cluster bootstrap over images: intervals of the scores, and of their differences on the same images."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from lightning_camrobust.errors import ArgumentError
@@ -54,7 +55,13 @@ def estimates(
 
 
 def differences(
-    first: Bootstrap, second: Bootstrap, *, confidence: float = 0.95, how: How = "percentile", widened: bool = True
+    first: Bootstrap,
+    second: Bootstrap,
+    *,
+    confidence: float = 0.95,
+    how: How = "percentile",
+    widened: bool = True,
+    statistics: Sequence[str] = tuple(STATISTICS),
 ) -> dict[str, list[Difference]]:
     """Compare columns that were measured on the same images, methods or models, pairing each image with itself.
 
@@ -65,14 +72,16 @@ def differences(
         how: ``"percentile"`` or ``"bca"``. Differences of equals are symmetric, so BCa has nothing to correct there;
             in simulations its estimated acceleration made it reject equal models up to 8 times in 100, not 5.
         widened: Whether to correct for few images.
+        statistics: Names in `STATISTICS`; all by default.
 
     Returns:
-        For each name in `STATISTICS`, one difference (first minus second) a column. ``p < 1 - confidence`` says the
+        For each of these names, one difference (first minus second) a column. ``p < 1 - confidence`` says the
         same as "the interval leaves zero out", see
         :func:`~lightning_camrobust.study.statistics.intervals.p_values`.
 
     Raises:
         ArgumentError: If the resamplings or the numbers of columns differ, or a setting is out of range.
+        UnknownNameError: If there is no such statistic.
 
     Example:
         >>> import numpy as np
@@ -90,7 +99,7 @@ def differences(
             f"{second.whole.same_count.size}. Keep the images both have, in one order, and draw them once."
         )
     found = {}
-    for name in STATISTICS:
+    for name in statistics:
         each = first.distribution(name) - second.distribution(name)
         low, high = limits(each, confidence=confidence, how=how, widened=widened, extrapolated=True)
         rows = zip(_estimates(each.value, low, high), p_values(each, how=how, widened=widened).tolist(), strict=True)

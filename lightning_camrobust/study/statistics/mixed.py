@@ -18,7 +18,9 @@ from lightning_camrobust.study.statistics.random_intercept import InterceptFit, 
 from lightning_camrobust.study.statistics.wald import wald_test
 
 # What is known without a single value.
-NOTHING = InterceptFit(np.empty(0), np.empty((0, 0)), math.nan, 0, 0)
+NOTHING = InterceptFit(np.empty(0), np.empty((0, 0)), math.nan, 0, np.empty((0, 0), dtype=bool), np.empty((0, 0)))
+# With values missing, the scatter of fewer images than this is no ground for a test; complete images are exact.
+LEAST_INFORMATIVE = 10
 
 
 def mixed_comparison(
@@ -28,8 +30,11 @@ def mixed_comparison(
 
     The terms are tested on marginal means: ``"model"`` compares models averaged over methods with equal weight,
     ``"method"`` methods averaged over models, ``"method x model"`` whether methods differ in the same way on every
-    model. Tests and intervals rest on the scatter of whole images, not on the model's assumption that residuals of
-    an image are independent, which does not hold: all methods on a model see the same noisy images and decisions. See
+    model. F's denominator counts the images that are informative about a term, by
+    :meth:`~lightning_camrobust.study.statistics.random_intercept.InterceptFit.informative_images`: of a hundred images
+    that have a value on one of two models, those few that have one on both may decide. Tests and intervals rest on the
+    scatter of whole images, not on the model's assumption that residuals of an image are independent, which does not
+    hold: all methods on a model see the same noisy images and decisions. See
     :func:`~lightning_camrobust.study.statistics.random_intercept.fit_random_intercept` and
     :func:`~lightning_camrobust.study.statistics.wald.wald_test`, which also tells why p comes from an F distribution.
 
@@ -52,8 +57,9 @@ def mixed_comparison(
 
     Returns:
         The comparison. Terms that do not exist, with one model or one method, have no row. All terms are NaN if a model
-        has no value at all of a method, whose mean then is NaN too; so is a term with no more images in the
-        smallest cell than degrees of freedom. `image_share` is NaN if no image has two values.
+        has no value at all of a method, whose mean then is NaN too; so is a term with no more informative images than
+        degrees of freedom or, where values are missing, with fewer than 10. `image_share` is NaN if no
+        image has two values.
 
     Raises:
         ArgumentError: If there is no model or method, shapes do not fit, or `measure` or `confidence` is none.
@@ -120,9 +126,17 @@ def _test_terms(fit: InterceptFit, shape: tuple[int, int], *, complete: bool, nu
     if not complete:
         return tuple(MixedRow(name, math.nan, len(contrasts), math.nan) for name, contrasts in terms)
     return tuple(
-        MixedRow(name, *wald_test(fit.means, fit.covariance, contrasts, num_images=fit.least_images))
+        MixedRow(name, *wald_test(fit.means, fit.covariance, contrasts, num_images=_informative(fit, contrasts)))
         for name, contrasts in terms
     )
+
+
+def _informative(fit: InterceptFit, contrasts: Floats) -> float:
+    """Return the images that tell about contrasts; none where they are too few to go by."""
+    if fit.present.all() or not len(contrasts):
+        return fit.num_images
+    num_images = fit.informative_images(contrasts)
+    return num_images if num_images >= LEAST_INFORMATIVE else 0
 
 
 def _differences(size: int) -> Floats:

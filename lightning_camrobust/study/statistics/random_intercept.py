@@ -22,14 +22,41 @@ class InterceptFit:
         covariance: Of these means, ``(cells, cells)``, robust: from the scatter of whole images.
         image_share: Share of the variance that belongs to the image, in [0, 1]; NaN where nothing tells it.
         num_images: Images with a value.
-        least_images: Images of the cell that has fewest.
+        present: Which cells these images have, ``(images, cells)`` bool.
+        information: Inverse of the covariance of the means that the model believes in, up to a factor,
+            ``(cells, cells)``.
     """
 
     means: Floats
     covariance: Floats
     image_share: float
     num_images: int
-    least_images: int
+    present: Bools
+    information: Floats
+
+    def informative_images(self, contrasts: Floats) -> float:
+        """Say on how many images contrasts of the means rest.
+
+        An image without some of the cells says less than others: where images hardly differ from each other but within
+        themselves, a difference between two cells rests on the images that have both. So each image is weighted by the
+        share v_i of the contrasts' variance that the model ascribes to it, and the number is (sum v_i)^2 / sum v_i^2.
+
+        Args:
+            contrasts: ``(q, cells)``, linearly independent.
+
+        Returns:
+            The number: that of all images where none lacks a cell, of a few where a few carry the contrasts.
+
+        Source:
+            Satterthwaite 1946, Biometrics Bulletin 2; for clusters Bell & McCaffrey 2002, Survey Methodology 28. Here
+            the parts of several contrasts are added up in units of their variance.
+        """
+        bread = contrasts @ np.linalg.inv(self.information)
+        weight = bread.T @ np.linalg.solve(bread @ self.information @ bread.T, bread)
+        rho = 0.0 if math.isnan(self.image_share) else self.image_share
+        given = self.present.astype(np.float64)
+        parts = (given @ np.diag(weight) - _shared(given, rho) * ((given @ weight) * given).sum(axis=1)) / (1 - rho)
+        return float(parts.sum() ** 2 / (parts**2).sum())
 
 
 def fit_random_intercept(values: Floats) -> InterceptFit:
@@ -55,8 +82,10 @@ def fit_random_intercept(values: Floats) -> InterceptFit:
 
     Example:
         >>> fit = fit_random_intercept(np.array([[0.1, 0.3], [0.5, 0.7], [0.6, np.nan]]))
-        >>> fit.means.round(3), round(fit.image_share, 3), fit.num_images, fit.least_images
-        (array([0.4, 0.6]), 1.0, 3, 2)
+        >>> fit.means.round(3), round(fit.image_share, 3), fit.num_images
+        (array([0.4, 0.6]), 1.0, 3)
+        >>> round(fit.informative_images(np.array([[1.0, -1.0]])), 3)
+        2.0
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or np.isnan(values).all(axis=0).any():
@@ -78,7 +107,7 @@ def fit_random_intercept(values: Floats) -> InterceptFit:
     if count > 1:
         half = np.linalg.solve(information, (scores * np.sqrt(per_cell / np.maximum(per_cell - 1, 1))).T)
         covariance = half @ half.T
-    return InterceptFit(means, covariance, share, count, int(per_cell.min()))
+    return InterceptFit(means, covariance, share, count, present, information)
 
 
 def _image_share(filled: Floats, present: Bools) -> float:
@@ -107,10 +136,14 @@ def _image_share(filled: Floats, present: Bools) -> float:
 def _generalised_means(filled: Floats, present: Bools, rho: float) -> tuple[Floats, Floats]:
     """Return the means of the cells, and X' R^-1 X, R being the correlations within an image."""
     given = present.astype(np.float64)
-    shared = rho / ((1 - rho) * (1 - rho + rho * given.sum(axis=1)))
-    information = np.diag(given.sum(axis=0)) / (1 - rho) - given.T @ (shared[:, None] * given)
+    information = (np.diag(given.sum(axis=0)) - given.T @ (_shared(given, rho)[:, None] * given)) / (1 - rho)
     right = np.where(present, _whiten(filled, present, rho), 0.0).sum(axis=0)
     return np.linalg.solve(information, right), information
+
+
+def _shared(given: Floats, rho: float) -> Floats:
+    """Return what the image takes from each of its cells, ``(images,)``, given ``(images, cells)`` being 0 or 1."""
+    return np.asarray(rho / (1 - rho + rho * given.sum(axis=1)), dtype=np.float64)
 
 
 def _whiten(rows: Floats, present: Bools, rho: float) -> Floats:

@@ -13,6 +13,9 @@ from lightning_camrobust.study.statistics.pair_sums import PairSums
 from lightning_camrobust.study.statistics.totals import STATISTICS, Totals
 
 LEAST_RESAMPLES = 100
+# A bootstrap of R resamples knows no p-value below 2 / (R + 1). With 80 = 4 / 0.05 of them for each test of a family,
+# the smallest p-value that Holm's correction can leave is half of 0.05.
+_RESAMPLES_A_TEST = 80
 # Elements of one block of weights: 32 MiB of float64, whatever the numbers of images and of resamples.
 _BLOCK = 2**22
 
@@ -55,6 +58,23 @@ class Resampling:
             drawn += self.num_images * np.arange(count)[:, None]
             drawn_times = np.bincount(drawn.ravel(), minlength=count * self.num_images)
             yield drawn_times.reshape(count, self.num_images).astype(np.float64)
+
+
+def enough_resamples(resamples: int, *, tests: int) -> int:
+    """Say how many resamples it takes until a family of tests can find something after Holm's correction at 5%.
+
+    Args:
+        resamples: That are wanted anyway.
+        tests: Of the family.
+
+    Returns:
+        ``resamples``, or 4 / 0.05 for each test if that is more.
+
+    Example:
+        >>> enough_resamples(2000, tests=15), enough_resamples(2000, tests=55)
+        (2000, 4400)
+    """
+    return max(resamples, _RESAMPLES_A_TEST * tests)
 
 
 @dataclass(frozen=True)

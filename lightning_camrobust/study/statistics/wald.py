@@ -1,4 +1,4 @@
-"""Wald's test that several contrasts of means are zero at once."""
+"""Wald's test that several contrasts of means are zero at once, in the form of Hotelling's T squared."""
 
 import math
 from typing import NamedTuple
@@ -10,14 +10,15 @@ from lightning_camrobust.study.outcomes import Floats
 
 
 class WaldTest(NamedTuple):
-    """The statistic, its degrees of freedom and the p-value; NaN where it cannot be made."""
+    """Hotelling's T squared, both degrees of freedom of F and the p-value; NaN, and 0, where it cannot be made."""
 
     statistic: float
     degrees: int
     p_value: float
+    denominator: float = 0.0
 
 
-def wald_test(means: Floats, covariance: Floats, contrasts: Floats, *, num_images: int) -> WaldTest:
+def wald_test(means: Floats, covariance: Floats, contrasts: Floats, *, num_images: float) -> WaldTest:
     """Test that all contrasts are zero.
 
     The covariance is estimated from the images, so the statistic is Hotelling's T squared and its p-value comes from
@@ -29,7 +30,7 @@ def wald_test(means: Floats, covariance: Floats, contrasts: Floats, *, num_image
         means: ``(cells,)``.
         covariance: Of the means, ``(cells, cells)``.
         contrasts: ``(q, cells)``, linearly independent.
-        num_images: n, the images that the covariance rests on.
+        num_images: n, the images that the covariance of the contrasts rests on; may be broken where some count less.
 
     Returns:
         The test; p is 1 with no degree of freedom left, NaN with n <= q.
@@ -55,4 +56,5 @@ def wald_test(means: Floats, covariance: Floats, contrasts: Floats, *, num_image
         return WaldTest(0.0, 0, 1.0)
     statistic = float((shifts[~certain] ** 2 / variances[~certain]).sum())
     scale = (num_images - degrees) / (degrees * (num_images - 1))
-    return WaldTest(statistic, degrees, float(stats.f.sf(statistic * scale, degrees, num_images - degrees)))
+    p_value = float(stats.f.sf(statistic * scale, degrees, num_images - degrees))
+    return WaldTest(statistic, degrees, p_value, num_images - degrees)
