@@ -79,7 +79,8 @@ def run(options: Namespace) -> None:
     from lightning_camrobust.study.storage import check_writable
 
     output = Path(show.output)
-    check_writable(output.parent)
+    # Before anything is drawn; folders are only made once there is something to put into them.
+    check_writable(next(folder for folder in output.absolute().parents if folder.exists()))
     made = make_model(model, name="model")
     image = read_image(show.image, size=model.size, channels=show.channels)
     named = [resolve_named("cams", each, role="`methods`") for each in show.methods]
@@ -100,6 +101,7 @@ def run(options: Namespace) -> None:
     )
     notes = _notes(view, left_out)
     figure = draw_image_view(view, title=show.title or Path(show.image).name, notes=notes)
+    output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output)
     print("\n".join([*_lines(view), *notes, str(output)]))
 

@@ -255,7 +255,7 @@ def test_sections_without_content_vanish():
     assert "<section" not in page
     assert 'class="verdict"' not in page
     parse(page)
-    bare = make_findings(mixed=(), differences=(), baselines=(), manifests=())
+    bare = make_findings(mixed=(), differences=(), baselines=(), manifests=(), notes=())
     anchors = [section.anchor for section in make_sections(bare, (), ())]
     assert anchors == [
         *("scores-photometric", "scores-geometric", "scores-attack", "ranks", "pairs", "settings"),
@@ -269,7 +269,7 @@ def test_one_model_and_one_method_are_enough(tmp_path):
     )
     page = write_report(fake, tmp_path).read_text(encoding="utf-8")
     parse(page)
-    assert "gradcam is the only method with a robustness on photometric noises, RM = " in page
+    assert model_line(fake.models[0]).best.startswith("gradcam is the only method with a robustness on photometric")
     assert "was not asked" in page
     assert "Methods in pairs" not in page
     assert "ranking not checked" in page
@@ -723,7 +723,8 @@ def test_long_and_nested_manifests():
 
 def test_the_page_is_small(page, study):
     pictures = sum(len(path.read_bytes()) * 4 // 3 for path in (study[1] / "gallery").iterdir())
-    assert len(page.encode()) - pictures < 600_000
+    # Every figure is there twice, for wide and for narrow screens.
+    assert len(page.encode()) - pictures < 680_000
 
 
 @pytest.mark.parametrize(
