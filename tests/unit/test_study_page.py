@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import html
 import html.parser
 import math
 import os
@@ -22,6 +23,7 @@ from lightning_camrobust.study.page.sections import make_sections, manifest_rows
 from lightning_camrobust.study.page.sentences import friedman_words, model_line, pooled_rows, undefined_reason
 from lightning_camrobust.study.page.tables import make_tables
 from lightning_camrobust.study.page.texts import number, p_value
+from lightning_camrobust.study.verdict import describe_model
 from tests.unit.study_findings import UNDEFINED, make_findings, make_rank_test, make_score, write_gallery
 
 VOID = {"wbr", "meta", "link", "br", "img", "hr", "input"}
@@ -738,3 +740,15 @@ def test_numbers(value, text):
 @pytest.mark.parametrize(("value", "text"), [(0.00099, "< 0.001"), (0.001, "0.001"), (1.0, "1.000"), (0.0, "< 0.001")])
 def test_p_values(value, text):
     assert p_value(value) == text
+
+
+def test_what_the_cards_say_of_each_of_several_models_is_not_said_twice():
+    findings = make_findings()
+    assert len(findings.models) > 1
+    own = [sentence for model in findings.models for sentence in describe_model(model)]
+    many = dataclasses.replace(findings, verdict=("All in all.", *own))
+    page = render_page(many)
+    assert "All in all." in page
+    assert html.escape(own[0], quote=False) not in page
+    alone = dataclasses.replace(many, models=findings.models[:1], verdict=tuple(describe_model(findings.models[0])))
+    assert html.escape(alone.verdict[0], quote=False) in render_page(alone)

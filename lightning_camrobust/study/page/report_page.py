@@ -15,6 +15,7 @@ from lightning_camrobust.study.page.pictures import Picture, embed_pictures
 from lightning_camrobust.study.page.sections import Drawing, make_sections, model_name
 from lightning_camrobust.study.page.tables import make_tables
 from lightning_camrobust.study.page.writing import LISTING, PAGE, move_into_place, staging_folder, write_files
+from lightning_camrobust.study.verdict import describe_model
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -90,6 +91,7 @@ def render_page(
     return environment.get_template("page.html.jinja").render(
         findings=findings,
         facts=_facts(findings),
+        verdict=_verdict(findings),
         lines=[(model_name(model, findings.models), sentences.model_line(model)) for model in findings.models],
         sections=make_sections(findings, drawings, pictures),
         files=files or [],
@@ -99,6 +101,13 @@ def render_page(
         script=Markup(script),
         script_hash=Markup("sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
     )
+
+
+def _verdict(findings: Findings) -> list[str]:
+    """Leave out what the cards below the verdict say of each model, where there are several."""
+    on_cards = {sentence for model in findings.models for sentence in describe_model(model)}
+    rest = [sentence for sentence in findings.verdict if sentence not in on_cards]
+    return rest if len(findings.models) > 1 and rest else list(findings.verdict)
 
 
 def _environment() -> "Environment":
