@@ -5,8 +5,10 @@
     |  |- UnknownNameError             no member or layer of that name; the nearest ones are shown
     |  |- BatchFormatError             no images could be found in a batch
     |- ModelError (RuntimeError)       the network itself cannot be explained this way
-       |- NoSpatialLayerError          no layer with a spatial output feeds the prediction
-       |- LayerNotReachedError         the target layer did not run, or no gradient gets back to it
+    |  |- NoSpatialLayerError          no layer with a spatial output feeds the prediction
+    |  |- LayerNotReachedError         the target layer did not run, or no gradient gets back to it
+    |- StudyFolderError (OSError)      in study/storage.py: the folder of a study cannot be written to
+    |- ReportWriteError (OSError)      in study/page/writing.py: a report cannot be written
 
 Every message says who speaks, which argument, what was expected, what came, and what to do next.
 """

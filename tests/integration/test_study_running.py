@@ -349,6 +349,15 @@ class Interrupted(RandomImages):
 signals = []
 
 
+@pytest.fixture
+def listening():
+    """Listen to Ctrl-C: a suite that runs in the background may have been told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
 @pytest.mark.parametrize(
     ("number", "error", "text"),
     [
