@@ -112,8 +112,8 @@ def kill_again_and_again(folder, count, seed):
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
         shards.append(len(list(Path(folder, "killed", "shards").glob("*/*/*.parquet"))))
-    # On a quick day the fifth kill comes too late, and there would be no file to die in the middle of.
-    for file in sorted(Path(folder, "killed", "shards").glob("*/*/*.parquet"))[-1:]:
+    # On a quick day the fifth kill comes too late; the second file written is the one to die in the middle of.
+    for file in sorted(Path(folder, "killed", "shards").glob("*/*/*.parquet"))[-2:]:
         file.unlink()
     Path(folder, "killed", "results.parquet").unlink(missing_ok=True)
     status = os.waitpid(start(functools.partial(half_written, f"{folder}/killed", count)), 0)[1]
