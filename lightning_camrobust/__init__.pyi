@@ -2,9 +2,11 @@ from ._version import __version__ as __version__
 from .callback import CAMRobustnessCallback as CAMRobustnessCallback
 from .certify.certificate import certify_topk as certify_topk
 from .certify.metric import CertifiedTopK as CertifiedTopK
+from .consistency_loss import CAMConsistencyLoss as CAMConsistencyLoss
 from .critique.report import report_baselines as report_baselines
 from .errors import CAMRobustnessError as CAMRobustnessError
 from .explain import compute_cams as compute_cams
+from .keeping import StableCheckpoint as StableCheckpoint
 from .measure import Measurement as Measurement
 from .measure import measure_stability as measure_stability
 from .metric import CAMConsistency as CAMConsistency
@@ -13,3 +15,4 @@ from .metric import CAMRobustness as CAMRobustness
 from .perturbation import perturb_images as perturb_images
 from .repeatability import cam_noise_floor as cam_noise_floor
 from .segmentation import segment_images as segment_images
+from .stopping import CAMRobustnessEarlyStopping as CAMRobustnessEarlyStopping

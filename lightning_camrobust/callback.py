@@ -4,27 +4,27 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-import torch
-from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_camrobust import messages
 from lightning_camrobust.batches import find_images
+from lightning_camrobust.both_lightnings import AnyCallback
 from lightning_camrobust.budget import TimeBudget, TrainingClock
 from lightning_camrobust.cache import TensorCache
 from lightning_camrobust.compare.rbo import RankBiasedOverlap, Ties
 from lightning_camrobust.fusion import LayerFusion
 from lightning_camrobust.heldout import HeldOutImages, find_numbering
-from lightning_camrobust.layers import LayerChoice, layer_by_name
+from lightning_camrobust.layers import layer_by_name
 from lightning_camrobust.pixels import PixelSpace, make_pixel_space
 from lightning_camrobust.plan import make_plan
-from lightning_camrobust.report.tensorboard import tensorboard_writers, write_pictures
+from lightning_camrobust.publishing import Publisher
 from lightning_camrobust.session import ProbeSession
 from lightning_camrobust.settings import part_of_key, share_of_one, whole_number
 from lightning_camrobust.severity import Column
-from lightning_camrobust.summary import Report, scores_to_log
+from lightning_camrobust.spelling import Layer, Member
+from lightning_camrobust.summary import TABLES, Report
 from lightning_camrobust.trainers import (
     builds_modules_late,
     gather_rows,
@@ -34,27 +34,11 @@ from lightning_camrobust.trainers import (
     refuse_sharded,
 )
 
-# A member's name or a ready-made one. Not the narrower protocols of `types`: jsonargparse reads those as factories and
-# then refuses a class path in YAML; and the callable comes first, or a class path would stay a plain string.
-Member: TypeAlias = Callable[..., Any] | str
-
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
-    _Base = Callback
-else:
-    try:
-        # Two packages carry the same trainer; each accepts only callbacks of its own class, so ours is of both.
-        from pytorch_lightning import Callback as _OtherCallback
 
-        class _Base(Callback, _OtherCallback):
-            """A callback for trainers of `lightning.pytorch` and of `pytorch_lightning`."""
-
-    except ImportError:
-        _Base = Callback
-
-
-class CAMRobustnessCallback(_Base):
+class CAMRobustnessCallback(AnyCallback):
     """Measure in each validation run whether the classifier still looks at the same place when images get noisy.
 
     It takes the first ``num_samples`` validation images, disturbs copies of them, explains clean and noisy copies with
@@ -77,7 +61,10 @@ class CAMRobustnessCallback(_Base):
         every_n_epochs: Probe every n-th epoch of a fit; its first validation is always probed.
         mean: What Normalize subtracted, in pixel units [0, 1]; None recognises the range of the images.
         std: What Normalize divided by.
-        log_images: How many images are shown in the picture; 0 draws none.
+        log_images: How many images are shown in the picture; 0 draws none, for any logger.
+        arrange_tensorboard: Whether TensorBoard's Custom Scalars tab gets a layout, and, with
+            ``TensorBoardLogger(default_hp_metric=False)``, its HParams tab the headline scores as columns. Switch it
+            off if you write a layout of your own before the fit, or such columns at its end.
         seed: Of the noise.
         prog_bar: Whether the robustness is shown in the progress bar.
         prepare_batch: ``batch -> images (b, c, H, W)`` for batches whose images are not found by themselves.
@@ -122,7 +109,7 @@ class CAMRobustnessCallback(_Base):
         ),
         *,
         severities: Sequence[int] = (1, 3, 5),
-        target_layer: LayerChoice = None,
+        target_layer: Layer | Sequence[Layer] | None = None,
         layer_fusion: LayerFusion = "mean",
         segmenter: Member = "quickshift",
         num_samples: int = 32,
@@ -130,10 +117,11 @@ class CAMRobustnessCallback(_Base):
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         log_images: int = 4,
+        arrange_tensorboard: bool = True,
         seed: int = 0,
         prog_bar: bool = False,
         prepare_batch: Callable[[Any], Any] | None = None,
-        classifier: Callable[..., Any] | str | None = None,
+        classifier: Member | None = None,
         target: int | Callable[..., Any] | None = None,
         multilabel: bool = False,
         dataloader_idx: int = 0,
@@ -171,6 +159,7 @@ class CAMRobustnessCallback(_Base):
         self.prog_bar = prog_bar
         self.prepare_batch = prepare_batch
         self.name = part_of_key(name)
+        self._publisher = Publisher(self._plan, name=self.name, arrange=arrange_tensorboard)
         self.report: Report | None = None
         self.history: list[Report] = []
         self._space: PixelSpace | None = make_pixel_space(mean, std)
@@ -221,6 +210,8 @@ class CAMRobustnessCallback(_Base):
         stale = monitors_of(trainer, f"_{self.name}_")
         if self.every_n_epochs > 1 and stale and stage == "fit":
             warnings.warn(messages.stale_monitors(stale, self.every_n_epochs), UserWarning, stacklevel=2)
+        if stage == "fit":
+            self._publisher.begin(trainer)
         layers = self.target_layer if isinstance(self.target_layer, (list, tuple)) else [self.target_layer]
         for argument, name in (*(("target_layer", each) for each in layers), ("classifier", self.classifier)):
             # Modules built in `configure_model` do not exist yet; names are looked up again in each run.
@@ -270,14 +261,14 @@ class CAMRobustnessCallback(_Base):
         self._finish(trainer, pl_module)
 
     def on_validation_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        """Draw, after the numbers are out."""
-        self._draw(trainer)
+        """Write what is no scalar, after the numbers are out."""
+        self._publish(trainer)
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._clock.start()
 
     def on_test_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        """Draw, after the numbers are out."""
-        self._draw(trainer)
+        """Write what is no scalar, after the numbers are out."""
+        self._publish(trainer)
 
     def _begin(self, trainer: "Trainer", pl_module: "LightningModule", loaders: Any) -> None:
         self._session = None
@@ -285,7 +276,6 @@ class CAMRobustnessCallback(_Base):
             return
         loader = pick_loader(loaders, self.dataloader_idx)
         numbering = find_numbering(loader, rank=trainer.global_rank, world_size=trainer.world_size)
-        pictures = trainer.is_global_zero and self.log_images > 0 and bool(tensorboard_writers(trainer.loggers))
         self._session = ProbeSession(
             self._plan,
             pl_module,
@@ -293,7 +283,7 @@ class CAMRobustnessCallback(_Base):
             classifier=self.classifier,
             target_layer=self.target_layer,
             space=self._space,
-            gallery_size=self.log_images if pictures else 0,
+            gallery_size=self.log_images if self._publisher.shows_pictures(trainer) else 0,
             forward_context=trainer.precision_plugin.forward_context,
             operators=self._operators,
             rank=trainer.global_rank,
@@ -338,10 +328,8 @@ class CAMRobustnessCallback(_Base):
         stage = "test" if trainer.testing else "val"
         self._tell_once(found, self._session)
         self.report = {"stage": stage, "epoch": trainer.current_epoch, "step": trainer.global_step, **found}
-        self.history.append(
-            {key: value for key, value in self.report.items() if key not in ("cells", "pooled", "by_kind")}
-        )
-        self._log(pl_module, scores_to_log(self.report, stage=stage, name=self.name), stage)
+        self.history.append({key: value for key, value in self.report.items() if key not in TABLES})
+        self._publisher.log(pl_module, self.report, prog_bar=self.prog_bar)
 
     def _tell_once(self, found: Report, session: ProbeSession) -> None:
         if session.agreed is not None:
@@ -354,21 +342,7 @@ class CAMRobustnessCallback(_Base):
         if session.num_found < min(self.num_samples, self._affordable or self.num_samples):
             rank_zero_info(messages.fewer_images(session.num_found, self.num_samples))
 
-    def _log(self, pl_module: "LightningModule", scores: dict[str, float], stage: str) -> None:
-        headline = f"{stage}_{self.name}_robustness"
-        if headline not in scores:
-            warnings.warn(messages.nothing_scored(headline), UserWarning, stacklevel=2)
-        # MPS has no float64; everywhere else a logged score is the very number of the report.
-        dtype = torch.float32 if pl_module.device.type == "mps" else torch.float64
-        for key, value in scores.items():
-            number = torch.tensor(value, dtype=dtype, device=pl_module.device)
-            in_bar = self.prog_bar and key == headline
-            pl_module.log(key, number, on_step=False, on_epoch=True, prog_bar=in_bar, batch_size=1)
-
-    def _draw(self, trainer: "Trainer") -> None:
+    def _publish(self, trainer: "Trainer") -> None:
         session, self._session = self._session, None
-        if session is None or session.gallery is None or self.report is None or trainer.sanity_checking:
-            return
-        write_pictures(
-            tensorboard_writers(trainer.loggers), session.gallery, self.report, name=self.name, step=trainer.global_step
-        )
+        if session is not None and self.report is not None and not trainer.sanity_checking:
+            self._publisher.publish(trainer, session, self.report)

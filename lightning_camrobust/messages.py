@@ -56,6 +56,15 @@ def stale_monitors(callbacks: list[str], every_n_epochs: int) -> str:
     """Tell that a monitored score is renewed less often than it is read."""
     return (
         f"CAMRobustnessCallback: {', '.join(callbacks)} reads a score that is renewed only every {every_n_epochs} "
-        "epochs; in between it sees the old value, and patience counts it as no improvement. Use every_n_epochs=1 with "
-        "a smaller num_samples, or multiply patience."
+        "epochs; in between it sees the old value, and patience counts it as no improvement. Use "
+        "CAMRobustnessEarlyStopping, which counts fresh values only, or every_n_epochs=1 with a smaller num_samples."
+    )
+
+
+def not_published(logger: str, error: Exception) -> str:
+    """Tell that a logger did not take what was written to it."""
+    return (
+        f"CAMRobustnessCallback: could not write all pictures and texts to {logger}: {type(error).__name__}: {error}. "
+        "Training goes on, the scores are logged as ever, and this is said once. Free the disk or repair the logger; "
+        "log_images=0 draws no pictures."
     )

@@ -11,6 +11,8 @@ from lightning_camrobust.types import Comparison
 
 Report = dict[str, Any]
 Key = TypeVar("Key")
+# What a report has beside its headline; of past runs the headline alone is kept.
+TABLES = ("cells", "pooled", "by_kind", "per_image")
 # Below this many pairs in a set its mean says little; the report flags it.
 LOW_SUPPORT = 30
 
@@ -28,8 +30,8 @@ def make_report(
     Returns:
         Plain data, None where a score is undefined: ``num_images``; ``cells``, one row a cell; ``pooled``, one row a
         method, pooled over perturbations and severities; ``by_kind``, the same with photometric and geometric
-        perturbations apart; and the headline of the first method at the top level
-        (``robustness`` and so on by the vacuous rule: an empty set counts as 1).
+        perturbations apart; ``per_image``, see :func:`per_image_similarity`; and the headline of the first method at
+        the top level (``robustness`` and so on by the vacuous rule: an empty set counts as 1).
 
     Example:
         >>> yes = torch.tensor([[True]])
@@ -47,8 +49,36 @@ def make_report(
     kinds = pooled_rows(comparison, [(method, noise in geometric) for method, noise, _ in cells])
     by_kind = [{"method": method, "geometric": moves, **row} for (method, moves), row in kinds.items()]
     first = _select(sum_up(comparison), [method == methods[0] for method in methods]).pooled()
-    tables = {"pooled": pooled, "by_kind": by_kind, "cells": rows}
+    of_first = [index for index, method in enumerate(methods) if method == methods[0]]
+    tables: Report = {"pooled": pooled, "by_kind": by_kind, "cells": rows}
+    tables["per_image"] = per_image_similarity(comparison, of_first)
     return {"num_images": len(comparison.similarity), **_headline(first), **tables}
+
+
+def per_image_similarity(comparison: Comparison, cells: Sequence[int]) -> dict[str, list[float | None]]:
+    """Average the similarity of each image's maps, apart for noisy copies with the same and with another prediction.
+
+    Args:
+        comparison: Fields ``(images, cells)``.
+        cells: Which cells to take.
+
+    Returns:
+        ``kept`` and ``changed``, one number an image in the order of the data; None where an image has no such pair.
+
+    Example:
+        >>> yes = torch.tensor([[True, True]])
+        >>> comparison = Comparison(torch.tensor([[0.5, 1.0]]), same_class=yes, rankable=yes)
+        >>> per_image_similarity(comparison, [0, 1])
+        {'kept': [0.75], 'changed': [None]}
+    """
+    index = list(cells)
+    similarity, same = comparison.similarity[:, index].double(), comparison.same_class[:, index]
+    rankable = comparison.rankable[:, index]
+    found: dict[str, list[float | None]] = {}
+    for name, pairs in (("kept", rankable & same), ("changed", rankable & ~same)):
+        mean = torch.where(pairs, similarity, 0.0).sum(dim=1) / pairs.sum(dim=1)
+        found[name] = [_plain(each) for each in mean]
+    return found
 
 
 def pooled_rows(comparison: Comparison, keys: Sequence[Key]) -> dict[Key, Report]:
@@ -69,6 +99,23 @@ def pooled_rows(comparison: Comparison, keys: Sequence[Key]) -> dict[Key, Report
     """
     sums = sum_up(comparison)
     return {key: _row(_select(sums, [each == key for each in keys]).pooled()) for key in dict.fromkeys(keys)}
+
+
+def headline_keys(stage: str, name: str) -> list[str]:
+    """Name the keys of the scores that a run is summed up by.
+
+    Args:
+        stage: ``"val"`` or ``"test"``.
+        name: Of the callback.
+
+    Returns:
+        Log keys.
+
+    Example:
+        >>> headline_keys("val", "cam")[0]
+        'val_cam_robustness'
+    """
+    return [f"{stage}_{name}_{score}" for score in _SCORES]
 
 
 def scores_to_log(report: Report, *, stage: str, name: str) -> dict[str, float]:

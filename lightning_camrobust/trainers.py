@@ -77,7 +77,7 @@ def builds_modules_late(pl_module: Any) -> bool:
 
 
 def monitors_of(trainer: Any, part: str) -> list[str]:
-    """Name the callbacks that monitor one of our scores.
+    """Name the callbacks that monitor one of our scores and would take an old value for a new one.
 
     Args:
         trainer: The trainer.
@@ -87,7 +87,31 @@ def monitors_of(trainer: Any, part: str) -> list[str]:
         Their class names.
     """
     watching = [each for each in trainer.callbacks if part in str(getattr(each, "monitor", None) or "")]
-    return [type(each).__name__ for each in watching]
+    return [type(each).__name__ for each in watching if not getattr(each, "counts_fresh_values_only", False)]
+
+
+def validates_a_fit(trainer: Any) -> bool:
+    """Tell whether a validation is one of a fit, and no sanity check.
+
+    Args:
+        trainer: The trainer.
+
+    Returns:
+        The answer.
+    """
+    return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
+def is_dry_run(trainer: Any) -> bool:
+    """Tell whether the trainer only tries its code (``fast_dev_run``).
+
+    Args:
+        trainer: The trainer.
+
+    Returns:
+        The answer.
+    """
+    return bool(trainer.fast_dev_run)
 
 
 def refuse_sharded(strategy: Any) -> None:
@@ -110,3 +134,26 @@ def refuse_sharded(strategy: Any) -> None:
             "own, which cannot work. Train with DDP or on one device, or measure a saved checkpoint with "
             "trainer.validate on one device."
         )
+
+
+def logged_step(trainer: Any) -> int:
+    """Find the position at which Lightning has just put the scalars of a validation or test run.
+
+    ``trainer.global_step`` is one ahead of it, or several with several optimisers.
+
+    Args:
+        trainer: In ``on_validation_end`` or ``on_test_end``.
+
+    Returns:
+        The user's own ``step`` if this run logged one, else Lightning's count of batches.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> logged_step(SimpleNamespace(global_step=3))
+        3
+    """
+    try:
+        own = trainer._results.metrics(False)["log"].get("step")
+        return int(trainer.fit_loop.epoch_loop._batches_that_stepped if own is None else own)
+    except (AttributeError, KeyError, TypeError):
+        return int(trainer.global_step)

@@ -1,57 +1,88 @@
-"""Pictures for TensorBoard, written with the run's own writer."""
+"""TensorBoard: pictures, histograms, the card, a layout of the charts, and the columns of the HParams table.
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+All goes through the run's own writer, so that a run stays one folder and one file.
+"""
 
-from lightning_camrobust.report.drawing import draw_gallery, draw_severity_curves, figure_to_pixels
+import re
+from collections.abc import Mapping
+from typing import Any
 
-if TYPE_CHECKING:
-    from lightning_camrobust.gallery import Gallery
+from lightning_camrobust.report.layout import Layout
+from lightning_camrobust.report.naming import own_key
+from lightning_camrobust.report.publication import Publication
 
-
-def tensorboard_writers(loggers: Iterable[Any]) -> list[Any]:
-    """Find the loggers that are TensorBoard's, of either Lightning package.
-
-    Args:
-        loggers: ``trainer.loggers``.
-
-    Returns:
-        Those loggers; their writer is only opened when something is written.
-
-    Example:
-        >>> tensorboard_writers([])
-        []
-    """
-    return [each for each in loggers if any(kind.__name__ == "TensorBoardLogger" for kind in type(each).__mro__)]
+LOGGER = "TensorBoardLogger"
 
 
-_HEADLINE = ("robustness", "consistency", "responsiveness", "flip_rate")
-
-
-def write_pictures(loggers: Iterable[Any], gallery: "Gallery", report: dict[str, Any], *, name: str, step: int) -> None:
-    """Write the gallery and the severity curves.
+def arrange(logger: Any, layout: Layout) -> None:
+    """Write the layout of the Custom Scalars tab; of several in one run TensorBoard shows the last.
 
     Args:
-        loggers: TensorBoard loggers; without one nothing is drawn.
-        gallery: What to show.
-        report: As in ``callback.report``.
-        name: First part of the tags.
-        step: Position on TensorBoard's slider.
+        logger: TensorBoard's.
+        layout: Keys by category and chart.
     """
-    loggers = list(loggers)
-    if not loggers:
-        return
-    heading = f"Epoch {report['epoch']}, all {report['num_images']} images and noises: "
-    heading += ", ".join(f"{key.replace('_', ' ')} {_number(report[key])}" for key in _HEADLINE)
-    pictures = {
-        f"{name}_robustness/severity": draw_severity_curves(report),
-        f"{name}_robustness/images": draw_gallery(gallery, heading=heading),
+    # The tab reads names as patterns that match from the start, so 1 would match 10 as well.
+    lines = {
+        category: {
+            chart: ["Multiline", [f"{re.escape(own_key(logger, key))}$" for key in keys]]
+            for chart, keys in each.items()
+        }
+        for category, each in layout.items()
     }
-    for tag, figure in pictures.items():
-        pixels = figure_to_pixels(figure)
-        for logger in loggers:
-            logger.experiment.add_image(tag, pixels, global_step=step, dataformats="HWC")
+    logger.experiment.add_custom_scalars(lines)
 
 
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
+def introduce(logger: Any, publication: Publication) -> None:
+    """Write the card, and what the HParams table compares runs by.
+
+    Args:
+        logger: TensorBoard's.
+        publication: The first one.
+    """
+    tag = own_key(logger, f"{publication.folder}/about")
+    logger.experiment.add_text(tag, publication.card, global_step=publication.step)
+    # With `default_hp_metric` on, Lightning has filled the table already, and TensorBoard reads the first entry only.
+    if publication.compared and not getattr(logger, "_default_hp_metric", True):
+        _compare_by(logger, [own_key(logger, key) for key in publication.compared])
+
+
+def publish(logger: Any, publication: Publication) -> None:
+    """Write pictures and histograms.
+
+    Args:
+        logger: TensorBoard's.
+        publication: What to show.
+    """
+    writer, step = logger.experiment, publication.step
+    for name, pixels in publication.pictures.items():
+        tag = own_key(logger, f"{publication.folder}/{name}")
+        writer.add_image(tag, pixels, global_step=step, dataformats="HWC")
+    for name, values in publication.similarities.items():
+        if len(values):
+            tag = own_key(logger, f"{publication.folder}/per_image_{name}")
+            writer.add_histogram(tag, values, global_step=step, bins=publication.edges)
+
+
+def _compare_by(logger: Any, keys: list[str]) -> None:
+    """Name the columns only: a value written with them would be a made-up point at the start of the curve."""
+    settings = _flat(logger.hparams)
+    if not settings:
+        return
+    from torch.utils.tensorboard.summary import hparams
+
+    writer = logger.experiment._get_file_writer()
+    columns: Any = hparams
+    for summary in columns(settings, dict.fromkeys(keys, 0.0)):
+        writer.add_summary(summary)
+
+
+def _flat(settings: Any, *, above: str = "") -> dict[str, bool | int | float | str]:
+    """Flatten nested settings; the table holds numbers, truth values and text."""
+    settings = settings if isinstance(settings, Mapping) else vars(settings)
+    found: dict[str, bool | int | float | str] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found.update(_flat(value, above=f"{above}{key}/"))
+        else:
+            found[f"{above}{key}"] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return found

@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import get_ema_avg_fn
@@ -147,7 +147,8 @@ class Stream(IterableDataset):
 
 
 def ema():
-    return WeightAveraging(avg_fn=get_ema_avg_fn(0.9))
+    averaging = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging", reason="came with Lightning 2.6")
+    return averaging.WeightAveraging(avg_fn=get_ema_avg_fn(0.9))
 
 
 CNN_METHODS = [each for each in specimens("cams") if getattr(each, "needs", "") != "attention"]

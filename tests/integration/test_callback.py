@@ -199,9 +199,9 @@ def test_no_figure_is_built_when_none_is_wanted(tmp_path, monkeypatch, log_image
     def refuse(*args, **settings):
         raise AssertionError("a figure was built")
 
-    monkeypatch.setattr("lightning_camrobust.report.tensorboard.draw_gallery", refuse)
-    monkeypatch.setattr("lightning_camrobust.report.tensorboard.draw_severity_curves", refuse)
-    logger = CSVLogger(tmp_path) if log_images else TensorBoardLogger(tmp_path)
+    monkeypatch.setattr("lightning_camrobust.report.publication.draw_portrait", refuse)
+    monkeypatch.setattr("lightning_camrobust.report.publication.draw_severity_curves", refuse)
+    logger = False if log_images else [CSVLogger(tmp_path), TensorBoardLogger(tmp_path)]
     fit(tmp_path, make_callback(log_images=log_images), logger=logger, max_epochs=1, log_every_n_steps=1)
 
 

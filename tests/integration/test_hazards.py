@@ -10,7 +10,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 from torch.optim.swa_utils import get_ema_avg_fn
@@ -426,13 +426,15 @@ def test_estimated_range_is_taken_up_from_a_checkpoint(tmp_path):
 
 
 def test_averaged_weights_are_what_is_measured(tmp_path):
+    averaging = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging", reason="came with Lightning 2.6")
+
     class Reader(Callback):
         def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
             self.weights = copy.deepcopy(pl_module.state_dict())
 
     for order in (0, 1):
         callback, reader = watch(), Reader()
-        average = WeightAveraging(avg_fn=get_ema_avg_fn(0.5))
+        average = averaging.WeightAveraging(avg_fn=get_ema_avg_fn(0.5))
         callbacks = [callback, average] if order else [average, callback]
         fit(tmp_path, *callbacks, reader)
         again, module = watch(), DigitModule()

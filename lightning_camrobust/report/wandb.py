@@ -1,0 +1,46 @@
+"""Weights & Biases: pictures, histograms and the card, in the run's own history."""
+
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from lightning_camrobust.report.naming import regrouped
+from lightning_camrobust.report.publication import Publication
+
+LOGGER = "WandbLogger"
+
+
+def introduce(logger: Any, publication: Publication) -> None:
+    """Write the card.
+
+    Args:
+        logger: Of Weights & Biases.
+        publication: The first one.
+    """
+    import wandb
+
+    page = f"<pre style='white-space: pre-wrap'>{escape(publication.card)}</pre>"
+    key = regrouped(logger, f"{publication.folder}/about")
+    logger.log_metrics({key: wandb.Html(page, inject=False)}, publication.step)
+
+
+def publish(logger: Any, publication: Publication) -> None:
+    """Write pictures and histograms as one row of the history.
+
+    Args:
+        logger: Of Weights & Biases.
+        publication: What to show.
+    """
+    import wandb
+
+    row: dict[str, Any] = {}
+    for name, pixels in publication.pictures.items():
+        row[regrouped(logger, f"{publication.folder}/{name}")] = [wandb.Image(pixels)]
+    for name, values in publication.similarities.items():
+        if len(values):
+            counted = np.histogram(values, bins=publication.edges)
+            row[regrouped(logger, f"{publication.folder}/per_image_{name}")] = wandb.Histogram(np_histogram=counted)
+    if row:
+        # Not `experiment.log(step=...)`: that step must grow with every call, and Lightning puts its own in the row.
+        logger.log_metrics(row, publication.step)
