@@ -47,18 +47,20 @@ class DigitClassifier(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=2e-3)
 
 
-def load_digits() -> tuple[TensorDataset, TensorDataset]:
+def load_digits(num_images: int) -> tuple[TensorDataset, TensorDataset]:
     pixels, digits = mnist_data()
     images = torch.from_numpy(pixels / 255).float().reshape(-1, 1, 28, 28)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     images, labels = images[order], torch.from_numpy(digits)[order].long()
-    return TensorDataset(images[:4000], labels[:4000]), TensorDataset(images[4000:], labels[4000:])
+    return TensorDataset(images[:num_images], labels[:num_images]), TensorDataset(images[4000:], labels[4000:])
 
 
-def train(*, epochs: int, folder: Path) -> tuple[CAMRobustnessCallback, ModelCheckpoint, Path]:
+def train(
+    *, epochs: int, num_images: int, num_samples: int, folder: Path
+) -> tuple[CAMRobustnessCallback, ModelCheckpoint, Path]:
     pl.seed_everything(0)
-    training, validation = load_digits()
-    watch = CAMRobustnessCallback(num_samples=64, prog_bar=True)
+    training, validation = load_digits(num_images)
+    watch = CAMRobustnessCallback(num_samples=num_samples, prog_bar=True)
     keep = ModelCheckpoint(monitor="val_cam_robustness", mode="max", filename="{epoch}-{val_cam_robustness:.3f}")
     stop = EarlyStopping(monitor="val_cam_robustness", mode="max", patience=4)
     logger = TensorBoardLogger(folder, name="demo")
@@ -86,11 +88,13 @@ def show(watch: CAMRobustnessCallback, keep: ModelCheckpoint, folder: Path) -> N
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=12, help="at most this many (early stopping may end sooner)")
+    parser.add_argument("--num-images", type=int, default=4000, help="training images, of 4000 at most")
+    parser.add_argument("--num-samples", type=int, default=64, help="validation images to probe")
     parser.add_argument("--folder", type=Path, default=Path("runs"), help="where TensorBoard files go")
     arguments = parser.parse_args()
     # Two cores and tiny images: worker processes would only slow it down.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    show(*train(epochs=arguments.epochs, folder=arguments.folder))
+    show(*train(**vars(arguments)))
 
 
 if __name__ == "__main__":

@@ -42,29 +42,35 @@ def resolve_member(stage: str, member: Any) -> Any:
 
     Args:
         stage: ``"cams"``, ``"perturb"``, ``"segment"``, ``"compare"`` or ``"baseline"``.
-        member: The name of a member file, or anything callable.
+        member: The name of a member file, the dotted path of a class (called without arguments), function or instance,
+            as in a configuration file, or anything callable.
 
     Returns:
         The member.
 
     Raises:
-        UnknownNameError: If no file of that name lies in the stage's folder.
+        UnknownNameError: If no file of that name lies in the stage's folder, or nothing lies at the dotted path.
         ArgumentError: If it is neither a name nor callable.
 
     Example:
-        >>> resolve_member("segment", "grid")
-        Grid(rows=7, columns=7)
+        >>> resolve_member("segment", "grid") == resolve_member("segment", "lightning_camrobust.segment.grid.Grid")
+        True
     """
     kind = _STAGES[stage]
     if not isinstance(member, str):
         if not callable(member) or isinstance(member, type):
+            # Hydra hands over its own containers, which wrap even a ready-made dataclass among their entries.
+            wrapped = type(member).__module__.startswith("omegaconf.")
+            remedy = " From Hydra: add `_convert_: all` beside `_target_`." if wrapped else ""
             raise ArgumentError(
                 f"{kind}: expected a name or a ready-made instance, got {member!r}. "
-                f"Pass one of {', '.join(map(repr, member_names(stage)))}, or an instance."
+                f"Pass one of {', '.join(map(repr, member_names(stage)))}, or an instance.{remedy}"
             )
         return member
     if ":" in member:
         return _resolve_adapter(stage, member)
+    if "." in member:
+        return _resolve_path(stage, member)
     if member not in member_names(stage):
         raise UnknownNameError(
             f"{kind}: no {kind} is called {member!r}. Nearest: {nearest_names(member, member_names(stage))}. "
@@ -129,6 +135,18 @@ def _resolve_adapter(stage: str, member: str) -> Any:
             f"Nearest: {nearest_names(adapter, _file_names(stage))}."
         )
     return build(detail)
+
+
+def _resolve_path(stage: str, path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UnknownNameError(
+            f"{_STAGES[stage]}: nothing can be imported as {path!r}: {error}. Give the dotted path of a class, "
+            f"function or instance, or one of {', '.join(map(repr, member_names(stage)))}."
+        ) from error
+    return resolve_member(stage, found() if isinstance(found, type) else found)
 
 
 def _file_names(stage: str) -> list[str]:

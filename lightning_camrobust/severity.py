@@ -1,7 +1,7 @@
 """Severity 1..5, in the columns that the benchmark papers published for large and for small images."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, SupportsIndex, TypeVar
 
@@ -38,7 +38,8 @@ class SeverityTable(Generic[Level]):
 
     def __post_init__(self) -> None:
         for values in (self.imagenet, self.cifar):
-            if not isinstance(values, (tuple, list)) or len(values) != 5:
+            # Not only tuples: a configuration may hold lists of its own kind, as Hydra's does.
+            if not isinstance(values, Sequence) or len(values) != 5:
                 raise ArgumentError(f"`levels` must hold five values, for severity 1 to 5, got {values!r}.")
 
     def value(self, severity: int, *, images: Tensor, column: Column = "auto") -> Level:
@@ -88,7 +89,7 @@ def resolved_level(perturbation: Any, severity: int, *, images: Tensor) -> Any:
         levels = levels.get(getattr(perturbation, "norm", None))
     if isinstance(levels, SeverityTable):
         return levels.value(severity, images=images, column=getattr(perturbation, "column", "auto"))
-    return levels[check_severity(severity) - 1] if isinstance(levels, (tuple, list)) and len(levels) == 5 else None
+    return levels[check_severity(severity) - 1] if isinstance(levels, Sequence) and len(levels) == 5 else None
 
 
 def check_severity(severity: int) -> int:

@@ -40,7 +40,7 @@ class Occlusion:
     """
 
     # Not the protocol: configuration files would take it for something to be called.
-    baseline: Callable[..., Any] | str = "grey"
+    baseline: str | Callable[..., Any] = "grey"
     grid: int | None = None
     levels: tuple[float, float, float, float, float] | None = None
 
