@@ -40,6 +40,11 @@ def find_images(batch: Any, prepare_batch: Callable[[Any], Any] | None = None) -
                 "CAMRobustnessCallback: `prepare_batch` ended in StopIteration, from a `next()` that found nothing; "
                 f"the batch is {_describe(batch)}. Return the images, one float tensor (b, c, H, W)."
             ) from error
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise BatchFormatError(
+                f"CAMRobustnessCallback: `prepare_batch` failed with {type(error).__name__}: {error}; the batch is "
+                f"{_describe(batch)}. Return the images, one float tensor (b, c, H, W)."
+            ) from error
         if not _are_images(images):
             raise BatchFormatError(
                 "CAMRobustnessCallback: `prepare_batch` must return the images, one float tensor (b, c, H, W); "

@@ -82,7 +82,7 @@ def make_parser() -> "ArgumentParser":
         description=_DESCRIPTION,
         formatter_class=HELP_FORMATTER,
         allow_abbrev=False,
-        version=f"camrobust {__version__}",
+        version=__version__,
         usage="camrobust [-h] [--version] COMMAND ...",
     )
     commands = parser.add_subcommands(title="commands", metavar="COMMAND", dest="command", prog="camrobust")

@@ -59,7 +59,13 @@ def nearest_names(name: str, known: Iterable[str], *, count: int = 3) -> str:
     Example:
         >>> nearest_names("gradcm", ["gradcam", "eigencam", "layercam"], count=1)
         "'gradcam'"
+        >>> nearest_names("Grad-CAM++", ["gradcam", "gradcam_plusplus", "layercam"], count=1)
+        "'gradcam_plusplus'"
     """
     names = sorted(known)
-    found = difflib.get_close_matches(name, names, n=count, cutoff=0.5) or names[:10]
+    # "Grad-CAM++" is how the papers spell it.
+    spelt = "".join(name.lower().replace("++", "_plusplus").replace("-", "").split())
+    near = difflib.get_close_matches(name, names, n=count, cutoff=0.5)
+    plain = [each for each in difflib.get_close_matches(spelt, names, n=count, cutoff=0.8) if each not in near]
+    found = [*plain, *near][:count] or names[:10]
     return ", ".join(repr(each) for each in found) if found else "none"

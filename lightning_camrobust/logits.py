@@ -29,9 +29,11 @@ def as_logits(output: Any, *, batch_size: int) -> Tensor:
     """
     found = _search(output)
     if found is None:
+        keys = f" with keys {list(output)}" if isinstance(output, Mapping) else ""
         raise ModelError(
-            f"The model must return logits: a tensor (b, classes), or a dict or record with `logits`; got "
-            f"{type(output).__name__}. Wrap it in a module whose forward returns the logits."
+            "The model must return logits: a tensor (b, classes), or a dict or record with `logits`; got "
+            f"{type(output).__name__}{keys}. Wrap it in a module whose forward returns the logits, or pass "
+            "CAMRobustnessCallback(classifier=lambda module, images: module(images)['out'])."
         )
     if found.dim() == 1 and len(found) == batch_size and found.is_floating_point():
         found = found[:, None]

@@ -11,8 +11,9 @@ def chosen_layer(names: list[str]) -> str:
             f"mean of their maps. Choose others with CAMRobustnessCallback(target_layer={names})."
         )
     return (
-        f"CAMRobustnessCallback explains layer {names[0]!r}, the last one whose cells feed the prediction. Choose "
-        f"another with CAMRobustnessCallback(target_layer={names[0]!r}), or several with target_layer=[...]."
+        f"CAMRobustnessCallback explains layer {names[0]!r}, the last one whose cells feed the prediction. Name "
+        "another with CAMRobustnessCallback(target_layer='...'), or several with target_layer=[...]; an earlier layer "
+        "has finer maps."
     )
 
 

@@ -46,12 +46,13 @@ class _CAMStability(Metric):
         self.p, self.ties = p, ties
         self.undefined: Undefined = undefined
         check_undefined(undefined)
-        for name in _SUMS:
-            self.add_state(name, default=torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         # MetricCollection merges metrics whose states look alike after one update. Metrics with other settings may look
-        # alike by chance (identical maps), so the settings are part of the state.
+        # alike by chance (identical maps), so the settings are part of the state; the first one, since torchmetrics
+        # before 1.7 looks no further.
         settings = torch.tensor([p, _TIES.index(ties)], dtype=torch.float64)
         self.add_state("settings", default=settings, dist_reduce_fx="max")
+        for name in _SUMS:
+            self.add_state(name, default=torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(
         self, clean_maps: Tensor, noisy_maps: Tensor, clean_classes: Tensor, noisy_classes: Tensor, segments: Tensor

@@ -190,9 +190,9 @@ def _estimate(low: Tensor, high: Tensor, *, count: int) -> PixelSpace:
     )
     warnings.warn(
         "CAM robustness: the images are neither in [0, 1] nor in [0, 255], so they were normalised by constants that "
-        f"were not given. Estimated from {count} images and kept for this run: {shown}. Noise strengths depend on "
-        "them: pass the constants of your Normalize transform, for example "
-        "CAMRobustnessCallback(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]).",
+        f"were not given. Estimated from the darkest and brightest values of {count} images and kept for this run: "
+        f"{shown}. Noise strengths depend on them: pass the constants of your own Normalize transform, "
+        "CAMRobustnessCallback(mean=..., std=...).",
         UserWarning,
         stacklevel=2,
     )

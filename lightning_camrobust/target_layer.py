@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_camrobust.errors import NoSpatialLayerError
+from lightning_camrobust.errors import ModelError, NoSpatialLayerError
 from lightning_camrobust.layout import Layout, find_layout, has_proportions
 from lightning_camrobust.logits import as_logits
 
@@ -122,11 +122,24 @@ def _record_calls(model: nn.Module, image: Tensor) -> tuple[list[_Call], Tensor 
 
     handles = [module.register_forward_hook(hook) for name, module in model.named_modules() if name]
     try:
-        output = model(image)
+        output = _called(model, image)
     finally:
         for handle in handles:
             handle.remove()
     return calls, read[-1] if read else None, output
+
+
+def _called(model: nn.Module, image: Tensor) -> object:
+    try:
+        return model(image)
+    except (TypeError, KeyError, AttributeError) as error:
+        # A forward that takes the whole batch, or images and labels.
+        raise ModelError(
+            f"{type(model).__name__}: calling it with one tensor of images {tuple(image.shape)} failed: "
+            f"{type(error).__name__}: {error}. The network is called with images alone: name the part that makes "
+            "logits of images, CAMRobustnessCallback(classifier='model'), or pass a function, "
+            "classifier=lambda module, images: module({'image': images})."
+        ) from error
 
 
 def _call(module: nn.Module, output: Tensor, layout: Layout, image: Tensor) -> _Call:

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
+# Newer releases take action="config" instead; older ones do not.
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
 from lightning_camrobust._version import __version__
 from lightning_camrobust.commands.naming import Named, build, find_object, resolve_named
@@ -49,7 +50,8 @@ def add_measuring(parser: ArgumentParser) -> None:
     Args:
         parser: Of the command.
     """
-    parser.add_argument("--config", action="config", help="YAML file with any of these options; flags after it win.")
+    told = "YAML file with any of these options; flags after it win."
+    parser.add_argument("--config", action=ActionConfigFile, help=told)
     add_options(parser, RunOptions, title="what goes in and out")
     parser.add_class_arguments(ImageOptions, "image_options", help="how images are read")
     add_options(parser, ModelOptions, title="one network by flags; several go into `models`", optional=("network",))

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
+# Newer releases take action="config" instead; older ones do not.
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
 from lightning_camrobust.commands.measuring import make_model
 from lightning_camrobust.commands.naming import Named, resolve_named
@@ -60,7 +61,7 @@ class ShowOptions:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the flags of this command."""
-    parser.add_argument("--config", action="config", help="YAML file with any of these options.")
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options.")
     add_options(parser, ShowOptions, title="what is drawn")
     add_options(parser, ModelOptions, title="the network")
 

@@ -225,7 +225,7 @@ def test_limits_agree_with_scipy(how, method):
         return total.sum(axis=axis) / count.sum(axis=axis)
 
     wanted = stats.bootstrap(
-        (total, count), pooled, paired=True, n_resamples=40000, method=method, rng=np.random.default_rng(2)
+        (total, count), pooled, paired=True, n_resamples=40000, method=method, random_state=np.random.default_rng(2)
     )
     # The error of a 2.5% quantile of 40000 normal replicates is 0.013 of their standard deviation, twice here.
     tolerance = 4 * 0.013 * math.sqrt(2) * wanted.standard_error
@@ -246,7 +246,7 @@ def test_paired_difference_agrees_with_scipy():
         lambda first, second, axis: (first - second).mean(axis=axis),
         paired=True,
         n_resamples=20000,
-        rng=np.random.default_rng(3),
+        random_state=np.random.default_rng(3),
     )
     tolerance = 4 * 0.019 * math.sqrt(2) * wanted.standard_error
     assert found.estimate.value == pytest.approx((values[:, 0] - values[:, 1]).mean(), abs=1e-12)

@@ -194,7 +194,8 @@ def test_examples_in_help_can_be_parsed(here):
 def test_yaml_of_help_means_what_it_says(here):
     Path("study.yaml").write_text(EXAMPLE)
     parser = cli.make_parser()
-    parsed = parser.instantiate(parser.parse_args(["study", "--config", "study.yaml"])).study
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
+    parsed = instantiate(parser.parse_args(["study", "--config", "study.yaml"])).study
     assert parsed.models["small"] == ModelOptions(
         network=Named("torchvision.models.resnet18", {"num_classes": 10}, is_object=True),
         weights="small.pt",

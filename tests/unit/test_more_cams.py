@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import pytorch_grad_cam
 import torch
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputReST, ClassifierOutputTarget
+from pytorch_grad_cam.utils import model_targets
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -72,6 +73,8 @@ def scaled(maps):
 
 def by_twin(name, net, images, layer=LAYER, target=ClassifierOutputTarget, classes=None, **settings):
     """Ask a class of pytorch-grad-cam for maps at the layer's resolution."""
+    if not hasattr(pytorch_grad_cam, name):
+        pytest.skip(f"this pytorch-grad-cam has no {name} yet")
     classes = net(images).argmax(dim=1) if classes is None else classes
     module = net.get_submodule(layer)
     size = module_output_size(net, images, module)
@@ -151,9 +154,9 @@ def test_components_with_nan_are_nan_and_leave_others_alone(channels):
 # ShapleyCAM.
 
 
-@pytest.mark.parametrize(("score", "target"), [("logit", ClassifierOutputTarget), ("rest", ClassifierOutputReST)])
+@pytest.mark.parametrize(("score", "target"), [("logit", "ClassifierOutputTarget"), ("rest", "ClassifierOutputReST")])
 def test_shapleycam_equals_its_twin(score, target):
-    net, images = curved(), some_images()
+    net, images, target = curved(), some_images(), getattr(model_targets, target, None)
     ours = ShapleyCAM(score=score)(pass_of(net, images))
     theirs = by_twin("ShapleyCAM", net, images, target=target)
     torch.testing.assert_close(scaled(ours), theirs, rtol=0, atol=2e-5)

@@ -1,0 +1,100 @@
+"""Batch normalisation during the pass of noisy copies: whether they count as data."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Literal
+
+import torch.utils.checkpoint
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lightning_camrobust.errors import ArgumentError, ModelError
+
+# Which statistics noisy copies are normalised by.
+BatchNormRule = Literal["running", "batch", "learn"]
+
+
+def check_batch_norm(rule: BatchNormRule) -> BatchNormRule:
+    """Check the rule for batch normalisation.
+
+    Args:
+        rule: ``"running"``, ``"batch"`` or ``"learn"``.
+
+    Returns:
+        It.
+
+    Raises:
+        ArgumentError: If it is another word.
+
+    Example:
+        >>> check_batch_norm("running")
+        'running'
+    """
+    if rule not in ("running", "batch", "learn"):
+        raise ArgumentError(
+            "CAMConsistencyLoss: `batch_norm` must be 'running' (noisy copies are normalised as in a test), 'batch' "
+            f"(by their own batch) or 'learn' (likewise, and running statistics learn of them), got {rule!r}."
+        )
+    return rule
+
+
+@contextmanager
+def keep_running_statistics(model: nn.Module, *, rule: BatchNormRule) -> Iterator[None]:
+    """Keep running statistics of batch normalisation as they are while the block runs the network, if that is the rule.
+
+    Args:
+        model: The network.
+        rule: ``"running"``: layers in training normalise by their running statistics, as in a test, so that no image
+            sways another. ``"batch"``: they normalise by the batch as ever, and learn nothing of it. ``"learn"``: noisy
+            copies are data like any other, as in augmentation, and running statistics become those of the mixture.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ModelError: If the rule is ``"running"`` and such a layer runs inside activation checkpointing.
+
+    Example:
+        >>> norm = nn.BatchNorm2d(2).train()
+        >>> with keep_running_statistics(norm, rule="batch"):
+        ...     seen = norm(torch.rand(4, 2, 3, 3) + 5)
+        >>> norm.running_mean, int(norm.num_batches_tracked)
+        (tensor([0., 0.]), 0)
+    """
+    if rule == "learn":
+        yield
+        return
+    layers = [each for each in model.modules() if isinstance(each, _BatchNorm) and each.training]
+    layers = [each for each in layers if each.running_mean is not None]
+    kept = [(each, dict(each._buffers)) for each in layers]
+    guards = [each.register_forward_pre_hook(_refuse_checkpointing) for each in layers if rule == "running"]
+    try:
+        for layer, buffers in kept:
+            if rule == "running":
+                layer.training = False
+            else:
+                # Copies are written to, not the statistics: changed in place, autograd would miss what it kept.
+                layer._buffers.update({name: None if each is None else each.clone() for name, each in buffers.items()})
+        yield
+    finally:
+        for guard in guards:
+            guard.remove()
+        for layer, buffers in kept:
+            layer._buffers.update(buffers)
+            if rule == "running":
+                layer.training = True
+
+
+def _refuse_checkpointing(layer: nn.Module, _args: object) -> None:
+    """Refuse to be run a second time in the backward pass, when the rule is over and nothing would tell."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_filename == torch.utils.checkpoint.__file__:
+            raise ModelError(
+                f"CAMConsistencyLoss: {type(layer).__name__} runs inside activation checkpointing, which runs it again "
+                "in the backward pass, by then with other statistics; the gradients would be wrong. "
+                "Pass batch_norm='learn', or leave the layers with batch normalisation out of the checkpointing."
+            )
+        frame = frame.f_back
