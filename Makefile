@@ -74,6 +74,8 @@ wheel: install  ## Build the source distribution and the wheel in dist, and test
 
 mutants: install  ## Break the maths on purpose, a seeded sample of lines, and count what the tests notice; some hours.
 	$(BIN)/python -m tests.mutation --output build/mutants.jsonl
+	$(BIN)/python -m tests.mutation --output build/mutants.jsonl --again --seconds 30
+	$(BIN)/python -m tests.mutation --output build/mutants.jsonl --control
 	$(BIN)/python -m tests.mutation --output build/mutants.jsonl --report
 
 ##@ Numbers in the docs

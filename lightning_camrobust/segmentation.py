@@ -37,7 +37,7 @@ def segment_images(
         >>> segment_images(torch.rand(2, 3, 8, 8), "grid").shape
         torch.Size([2, 8, 8])
     """
-    _check_range(images)
+    _check_range(images.detach())
     return segment_pixels(
         images.detach(), resolve_member("segment", method), host_keys(image_keys(images)), cache=cache
     )

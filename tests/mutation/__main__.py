@@ -2,6 +2,7 @@
 
 python -m tests.mutation --output mutants.jsonl            # a sample of every file, some hours
 python -m tests.mutation --output mutants.jsonl --again    # the survivors once more, against more tests
+python -m tests.mutation --output mutants.jsonl --control  # the tests that killed, on the files as they are
 python -m tests.mutation --output mutants.jsonl --report   # the table and the survivors
 """
 

@@ -296,6 +296,10 @@ class Branches(nn.Module):
 def branches():
     torch.manual_seed(5)
     net = Branches()
+    try:
+        torch.fx.symbolic_trace(net)
+    except TypeError:
+        pytest.skip("this version's torch.fx cannot read avg_pool2d(x, x.size()[3])")
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.uniform_(-0.5, 0.5)

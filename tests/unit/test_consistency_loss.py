@@ -236,7 +236,9 @@ def test_running_rule_normalises_as_a_test_does():
     images = digits()[0][:16]
     net = trained().net.train()
     net[9].p = 0.0
-    step = CAMConsistencyLoss(perturbation=Untouched(), mean=0.0, std=1.0, target_layer="4")(net, images)
+    step = CAMConsistencyLoss(perturbation=Untouched(), mean=0.0, std=1.0, target_layer="4", batch_norm="running")(
+        net, images
+    )
     torch.testing.assert_close(step.noisy_logits, net.eval()(images))
 
 
@@ -348,17 +350,18 @@ class CheckpointedNorm(nn.Module):
         return self.head(self.last(features).mean(dim=(2, 3)))
 
 
+@pytest.mark.parametrize("rule", ["batch", "learn"])
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpointed_batch_norm(images, reentrant):
+def test_checkpointed_batch_norm(images, reentrant, rule):
     found = []
     for how in (None, reentrant):
         torch.manual_seed(2)
         net = CheckpointedNorm(reentrant=how)
-        loss_of(net, target_layer="last", pairs="all", batch_norm="learn")(net, images).disagreement.backward()
+        loss_of(net, target_layer="last", pairs="all", batch_norm=rule)(net, images).disagreement.backward()
         found.append(grads(net))
     assert all(one is other is None or torch.allclose(one, other, atol=1e-7) for one, other in zip(*found, strict=True))
-    with pytest.raises(ModelError, match="BatchNorm2d runs inside activation checkpointing.*batch_norm='learn'"):
-        loss_of(net, target_layer="last")(net, images)
+    with pytest.raises(ModelError, match="BatchNorm2d runs inside activation checkpointing.*batch_norm='batch'"):
+        loss_of(net, target_layer="last", batch_norm="running")(net, images)
     assert net.body[1].training
     assert not net.body[1]._forward_pre_hooks
 

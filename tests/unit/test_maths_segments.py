@@ -65,7 +65,6 @@ def test_pooling_operators_have_a_row_a_segment_and_one_at_least():
     assert (operator.shape, present.shape) == ((0, 1, 6), (0, 1))
 
 
-@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")
 def test_a_segmenter_gets_images_without_a_graph():
     def halves(images):
         assert not images.requires_grad
