@@ -70,9 +70,9 @@ class CAMConsistencyLoss(nn.Module):
             found in the first call.
         agreement: ``"pearson"``, ``"cosine"`` or a function, see :mod:`lightning_camrobust.soft_agreement`.
         pairs: ``"same_class"``, or ``"all"`` to count pairs with a changed prediction as well.
-        batch_norm: What noisy copies are normalised by in training: their own ``"batch"``, or ``"running"`` statistics, as
-            in a test; neither lets running statistics learn of noisy copies. ``"learn"`` treats the copies as data like
-            any other, as augmentation does.
+        batch_norm: What noisy copies are normalised by in training: their own ``"batch"``, or ``"running"``
+            statistics, as in a test; neither lets running statistics learn of noisy copies. ``"learn"`` treats the
+            copies as data like any other, as augmentation does.
         mean: What Normalize subtracted, in pixel units [0, 1]; None recognises the range in the first call, which
             may come out differently after resuming, or in another process.
         std: What Normalize divided by.

@@ -95,6 +95,6 @@ def _refuse_checkpointing(layer: nn.Module, _args: object) -> None:
             raise ModelError(
                 f"CAMConsistencyLoss: {type(layer).__name__} runs inside activation checkpointing, which runs it again "
                 "in the backward pass, by then with other statistics; the gradients would be wrong. "
-                "Pass batch_norm='batch' or 'learn', or leave the layers with batch normalisation out of the checkpointing."
+                "Pass batch_norm='batch' or 'learn', or leave batch normalisation out of the checkpointing."
             )
         frame = frame.f_back
