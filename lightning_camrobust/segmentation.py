@@ -37,7 +37,7 @@ def segment_images(
         >>> segment_images(torch.rand(2, 3, 8, 8), "grid").shape
         torch.Size([2, 8, 8])
     """
-    _check_range(images.detach())
+    _check_range(images)
     return segment_pixels(
         images.detach(), resolve_member("segment", method), host_keys(image_keys(images)), cache=cache
     )
@@ -105,7 +105,7 @@ def _run(segmenter: Segmenter, images: Tensor) -> Tensor:
 
 def _check_range(images: Tensor) -> None:
     check_images(images)
-    low, high = float(images.min()), float(images.max())
+    low, high = (float(bound) for bound in images.detach().aminmax())
     if low < -1e-6 or high > 1 + 1e-6:
         raise ArgumentError(
             f"`images` must lie in [0, 1], got values from {low:.4g} to {high:.4g}. "
