@@ -17,14 +17,15 @@ def find_images(batch: Any, prepare_batch: Callable[[Any], Any] | None = None) -
 
     Args:
         batch: What the data loader gave: a tensor, or a tuple, list, dict, named tuple or dataclass holding it, nested
-            or not. Of several candidates, keys such as ``image`` and ``pixel_values`` come first, then the first one.
+            or not. Keys such as ``image`` and ``pixel_values`` come first, in a tuple or list then the first candidate.
         prepare_batch: The user's own way to it, ``batch -> (b, c, H, W)``.
 
     Returns:
         ``(b, c, H, W)``.
 
     Raises:
-        BatchFormatError: If there is none, or ``prepare_batch`` returned something else.
+        BatchFormatError: If there is none, if a dict or dataclass holds several under names that tell nothing, such as
+            a scan and its mask, or if ``prepare_batch`` returned something else.
 
     Example:
         >>> import torch
@@ -120,8 +121,8 @@ def _search(batch: Any) -> Tensor | None:
     if _are_images(batch):
         return batch  # type: ignore[no-any-return]
     if isinstance(batch, Mapping):
-        named = [batch[key] for key in _IMAGE_KEYS if key in batch]
-        return _first([*named, *batch.values()])
+        known = _first([batch[key] for key in _IMAGE_KEYS if key in batch])
+        return _only(batch) if known is None else known
     if isinstance(batch, (tuple, list)):
         named = [getattr(batch, key) for key in _IMAGE_KEYS if key in getattr(batch, "_fields", ())]
         return _first([*named, *batch])
@@ -132,6 +133,18 @@ def _search(batch: Any) -> Tensor | None:
 
 def _first(parts: list[Any]) -> Tensor | None:
     return next((found for found in map(_search, parts) if found is not None), None)
+
+
+def _only(batch: Mapping[Any, Any]) -> Tensor | None:
+    """Return the one tensor that may be images. To take the first of several would measure a mask without a word."""
+    found = {key: images for key, value in batch.items() if (images := _search(value)) is not None}
+    if len(found) > 1:
+        raise BatchFormatError(
+            f"CAMRobustnessCallback: several tensors of the validation batch could be the images, {_describe(found)}, "
+            "and no key such as 'image' or 'pixel_values' tells which. Tell it: "
+            f"CAMRobustnessCallback(prepare_batch=lambda batch: batch[{next(iter(found))!r}])."
+        )
+    return next(iter(found.values()), None)
 
 
 def _are_images(value: Any) -> bool:

@@ -338,7 +338,7 @@ class CAMRobustnessCallback(AnyCallback):
             return
         self._told = True
         if self.target_layer is None:
-            rank_zero_info(messages.chosen_layer(found["target_layer"].split(", ")))
+            rank_zero_info(messages.chosen_layer(found["target_layer"].split(", "), session.map_size))
         if session.num_found < min(self.num_samples, self._affordable or self.num_samples):
             rank_zero_info(messages.fewer_images(session.num_found, self.num_samples))
 

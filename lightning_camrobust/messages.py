@@ -1,19 +1,53 @@
 """What the callback tells the user: each text says what is the case and what to do next."""
 
+import math
+from collections.abc import Sequence
+
 from lightning_camrobust.budget import TimeBudget
 
+# Below so many cells a map has little to rank: most of what segments score is interpolation between a few numbers.
+_COARSE = 16
 
-def chosen_layer(names: list[str]) -> str:
-    """Tell which layer was chosen, or which layers of a network with branches."""
+
+def chosen_layer(names: list[str], map_size: Sequence[int] | None = None) -> str:
+    """Tell which layer was chosen, or which layers of a network with branches, and how fine its maps are.
+
+    Args:
+        names: Of the layers.
+        map_size: Rows and columns of cells in a map, if known.
+
+    Returns:
+        The text, with a word of caution if the maps are very coarse.
+
+    Example:
+        >>> chosen_layer(["net.9"], (7, 7)).split(". ")[0].split("; ")[1]
+        'maps have 7 x 7 cells'
+        >>> "very coarse" in chosen_layer(["net.9"], (2, 2))
+        True
+    """
     if len(names) > 1:
         return (
             f"CAMRobustnessCallback explains the last layers of branches that run side by side, {names}, and takes the "
-            f"mean of their maps. Choose others with CAMRobustnessCallback(target_layer={names})."
+            f"mean of their maps{_size(map_size)}. Choose others with CAMRobustnessCallback(target_layer={names})."
+            f"{_caution(map_size)}"
         )
     return (
-        f"CAMRobustnessCallback explains layer {names[0]!r}, the last one whose cells feed the prediction. Name "
-        "another with CAMRobustnessCallback(target_layer='...'), or several with target_layer=[...]; an earlier layer "
-        "has finer maps."
+        f"CAMRobustnessCallback explains layer {names[0]!r}, the last one whose cells feed the prediction"
+        f"{_size(map_size)}. Name another with CAMRobustnessCallback(target_layer='...'), or several with "
+        f"target_layer=[...]; an earlier layer has finer maps.{_caution(map_size)}"
+    )
+
+
+def _size(map_size: Sequence[int] | None) -> str:
+    return "" if map_size is None else f"; maps have {' x '.join(map(str, map_size))} cells"
+
+
+def _caution(map_size: Sequence[int] | None) -> str:
+    if map_size is None or math.prod(map_size) >= _COARSE:
+        return ""
+    return (
+        " That is very coarse: with so few cells the ranking of segments says little. Give larger images, or name an "
+        "earlier layer."
     )
 
 

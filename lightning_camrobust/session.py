@@ -48,6 +48,7 @@ class ProbeSession:
         space: The pixel space, once known.
         gallery: What a picture needs, if ``gallery_size`` is above 0.
         num_found: How many images were probed, by all processes together; known at the end.
+        map_size: Rows and columns of cells in a map of the first method, once this process has drawn one.
         agreed: The budget with the times of the slowest process, if there is one; known at the end.
 
     Example:
@@ -79,6 +80,7 @@ class ProbeSession:
         self.space = space
         self.gallery: Gallery | None = None
         self.num_found = 0
+        self.map_size: torch.Size | None = None
         self.agreed: TimeBudget | None = None
         self._owner = owner
         self._model = find_classifier(owner, classifier)
@@ -230,6 +232,7 @@ class ProbeSession:
             )
             if shown:
                 self.gallery = collect_gallery(found, self.plan, space=self.space, count=self._gallery_size)
+            self.map_size = found.clean.maps.shape[1:]
             self._segmenting += found.segments.seconds
             self._rows.append(found.comparison.as_rows(chunk.positions))
 

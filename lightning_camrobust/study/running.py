@@ -117,6 +117,8 @@ def run_study(
         begin_session(manifest, session, seconds=sum_seconds(folder))
         write_manifest(folder, manifest)
         remove_unfinished(folder / SHARDS)
+        for name in (MANIFEST, RESULTS):
+            remove_unfinished(folder, of=name)
         if missing or engine.world_size > 1:
             _predict(engine, job, progress=progress)
         _wait_until(lambda: all(shard.path(folder).is_file() for shard in missing))

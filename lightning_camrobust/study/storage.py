@@ -138,9 +138,14 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what a killed run left half written, in a folder and those below it."""
-    for leftover in folder.rglob(f"*{UNFINISHED}"):
+def remove_unfinished(folder: Path, *, of: str | None = None) -> None:
+    """Remove what a killed run left half written.
+
+    Args:
+        folder: Searched with all folders below it.
+        of: Name of a file: only what was to become this file, in ``folder`` itself, is removed.
+    """
+    for leftover in folder.rglob(f"*{UNFINISHED}") if of is None else folder.glob(f"{of}.*{UNFINISHED}"):
         with suppress(FileNotFoundError):
             leftover.unlink()
 

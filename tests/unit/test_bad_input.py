@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from dataclasses import dataclass
 
 import lightning.pytorch as pl
 import pytest
@@ -19,6 +20,7 @@ from lightning_camrobust import (
     perturb_images,
     segment_images,
 )
+from lightning_camrobust.batches import find_images
 from lightning_camrobust.cams.gradcam import GradCAM
 from lightning_camrobust.compare.rbo import RankBiasedOverlap
 from lightning_camrobust.errors import (
@@ -315,6 +317,27 @@ def test_batch_without_images_tells_prepare_batch(item, came, tmp_path):
     with pytest.raises(BatchFormatError, match=f"no images.*it is {came}.*prepare_batch=") as caught:
         validate(make_callback(), Items([item] * 4), tmp_path)
     assert isinstance(caught.value, ValueError)
+
+
+@dataclass
+class Scan:
+    mask: torch.Tensor
+    scan: torch.Tensor
+
+
+@pytest.mark.parametrize("make", [lambda **parts: parts, Scan, lambda **parts: (parts, torch.zeros(2))])
+def test_several_tensors_that_tell_nothing_are_not_guessed_at(make):
+    batch = make(mask=torch.rand(2, 1, 8, 8), scan=torch.rand(2, 3, 8, 8))
+    with pytest.raises(BatchFormatError, match=r"several tensors .*'mask': .*'scan': .*prepare_batch=lambda batch: "):
+        find_images(batch)
+
+
+def test_a_known_key_or_a_single_candidate_tells():
+    scan, mask = torch.rand(2, 3, 8, 8), torch.rand(2, 1, 8, 8)
+    assert find_images({"mask": mask, "image": scan}) is scan
+    assert find_images({"mask": mask[:, 0], "label": torch.zeros(2), "scan": scan}) is scan
+    assert find_images({"views": (scan, mask)}) is scan
+    assert find_images((scan, mask)) is scan
 
 
 @runs_a_trainer
