@@ -67,10 +67,10 @@ test-newest:  ## Run the tests on Python 3.13 with the newest versions there are
 	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable '.[test]' $(if $(PINS),--constraint $(PINS))
 	.venv-newest/bin/pytest $(ARGS)
 
-wheel: install  ## Build the source distribution and the wheel in dist, and test both in a clean environment.
+wheel: install  ## Build the source distribution and the wheel in dist, and install and test those.
 	rm -rf build/lib build/bdist.* dist
 	$(BIN)/python -m build --no-isolation
-	$(BIN)/pytest --quiet tests/packaging/test_distributions.py
+	DISTRIBUTIONS=dist $(BIN)/pytest --quiet tests/packaging/test_distributions.py tests/packaging/test_dependencies.py
 
 mutants: install  ## Break the maths on purpose, a seeded sample of lines, and count what the tests notice; some hours.
 	$(BIN)/python -m tests.mutation --output build/mutants.jsonl

@@ -95,7 +95,7 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
 
 def train(way: Way, images: Images, arguments: argparse.Namespace, *, seed: int) -> Regularised:
     # Another way draws the same weights, batches and crops.
-    pl.seed_everything(seed, verbose=False)
+    pl.seed_everything(seed)
     blocks = 3 if arguments.data else 1
     settings = {"severity": arguments.severity, "batch_norm": arguments.batch_norm, "seed": seed}
     network = Regularised(way, learning_rate=arguments.learning_rate, blocks=blocks, **settings)

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 else:
     try:
         from pytorch_lightning.callbacks import Callback as _OtherCallback
-        from pytorch_lightning.callbacks import Checkpoint as _OtherCheckpoint
+        from pytorch_lightning.callbacks import ModelCheckpoint as _OtherModelCheckpoint
 
         class AnyCallback(Callback, _OtherCallback):
             """A callback for trainers of `lightning.pytorch` and of `pytorch_lightning`."""
 
-        class AnyModelCheckpoint(ModelCheckpoint, _OtherCheckpoint):
+        class AnyModelCheckpoint(ModelCheckpoint, _OtherModelCheckpoint):
             """A checkpoint callback for trainers of either package.
 
-            Of the other package only the empty parent class: its trainer asks for no more, and the same code need not
-            be inherited twice.
+            The second parent is there for ``isinstance``, by which its trainer finds ``ckpt_path="last"``. All methods
+            are those of the first, which has the same ones.
             """
 
     except ImportError:

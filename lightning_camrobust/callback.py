@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_camrobust import messages
@@ -32,7 +33,9 @@ from lightning_camrobust.trainers import (
     monitors_of,
     pick_loader,
     refuse_sharded,
+    validates_a_fit,
 )
+from lightning_camrobust.turns import Turns
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -46,8 +49,9 @@ class CAMRobustnessCallback(AnyCallback):
 
     Logged are ``val_cam_robustness`` (first method, pooled over perturbations and severities; an empty set counts
     as 1), ``val_cam_consistency``, ``val_cam_responsiveness``, ``val_cam_flip_rate``, ``val_cam_degenerate_rate``,
-    ``val_cam_num_images``, ``val_cam_seconds`` (``test_...`` in a test run), and for each method, perturbation and
-    severity ``cam_robustness/...``, ``cam_consistency/...`` and ``cam_flip_rate/...``.
+    ``val_cam_num_images``, ``val_cam_seconds``, and for each method, perturbation and severity
+    ``cam_robustness/...``, ``cam_consistency/...`` and ``cam_flip_rate/...``. In a test run these are
+    ``test_cam_robustness`` and so on, and ``test_cam_robustness/...`` for each cell.
 
     Args:
         methods: CAM methods; the first one gives the headline numbers.
@@ -58,7 +62,8 @@ class CAMRobustnessCallback(AnyCallback):
         layer_fusion: How the maps of several layers become one, ``"mean"`` or ``"max"``.
         segmenter: ``"quickshift"``, ``"slic"``, ``"grid"`` or an instance.
         num_samples: How many images to probe.
-        every_n_epochs: Probe every n-th epoch of a fit; its first validation is always probed.
+        every_n_epochs: Probe all validations of every n-th epoch of a fit, counted from its first validation; where
+            the trainer validates in some epochs only, of the first validated one that is n or more epochs later.
         mean: What Normalize subtracted, in pixel units [0, 1]; None recognises the range of the images.
         std: What Normalize divided by.
         log_images: How many images are shown in the picture; 0 draws none, for any logger.
@@ -88,6 +93,7 @@ class CAMRobustnessCallback(AnyCallback):
     Attributes:
         report: The last full result as plain data, None before the first.
         history: One row of headline numbers for each probed run.
+        standing: The last number under each key of this fit; it stands until the key is logged again.
 
     Raises:
         ArgumentError: If a name is unknown or a setting out of range.
@@ -162,8 +168,10 @@ class CAMRobustnessCallback(AnyCallback):
         self._publisher = Publisher(self._plan, name=self.name, arrange=arrange_tensorboard)
         self.report: Report | None = None
         self.history: list[Report] = []
+        self.standing: dict[str, float] = {}
         self._space: PixelSpace | None = make_pixel_space(mean, std)
         self._session: ProbeSession | None = None
+        self._turns = Turns(self.every_n_epochs)
         self._clock = TrainingClock()
         self._affordable: int | None = None
         # 32 images need 0.3 MiB for maps of 7x7, and 5 MiB for 28x28.
@@ -189,11 +197,15 @@ class CAMRobustnessCallback(AnyCallback):
             "pixel_space": space,
             "seed": self._plan.seed,
             "affordable": self._affordable,
+            "probed_epoch": self._turns.last,
+            "standing": dict(self.standing),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the history of a checkpoint, an estimated pixel space, and the number of images that fit."""
+        """Take up the history of a checkpoint and what else must not change; older ones hold less."""
         self._affordable = state_dict.get("affordable")
+        self._turns.last = state_dict.get("probed_epoch")
+        self.standing = dict(state_dict.get("standing", {}))
         self.history = [dict(row) for row in state_dict.get("history", [])]
         space = state_dict.get("pixel_space")
         if self._space is None and space is not None:
@@ -208,9 +220,11 @@ class CAMRobustnessCallback(AnyCallback):
             told = rf"It is recommended to use `self\.log\('((val|test)_)?{re.escape(self.name)}_"
             warnings.filterwarnings("ignore", message=told)
         stale = monitors_of(trainer, f"_{self.name}_")
-        if self.every_n_epochs > 1 and stale and stage == "fit":
+        if self.every_n_epochs > (trainer.check_val_every_n_epoch or 1) and stale and stage == "fit":
             warnings.warn(messages.stale_monitors(stale, self.every_n_epochs), UserWarning, stacklevel=2)
         if stage == "fit":
+            # A fit begins anew; one that is resumed takes this up from its checkpoint later.
+            self._turns.last, self.standing = None, {}
             self._publisher.begin(trainer)
         layers = self.target_layer if isinstance(self.target_layer, (list, tuple)) else [self.target_layer]
         for argument, name in (*(("target_layer", each) for each in layers), ("classifier", self.classifier)):
@@ -221,11 +235,19 @@ class CAMRobustnessCallback(AnyCallback):
     def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Say so if no image ever came."""
         stage = getattr(stage, "value", stage)
-        if stage in ("fit", "validate", "test") and self._runs_in_stage == 0:
+        # A resumed fit may end before it is its turn.
+        found = self._runs_in_stage > 0 or (stage == "fit" and self._turns.last is not None)
+        if stage in ("fit", "validate", "test") and not found:
             warnings.warn(messages.no_images(stage, self.name), UserWarning, stacklevel=2)
 
     def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        """Start the clock anew; what passed since an earlier fit is no training."""
+        """Start the clock anew, as what passed since an earlier fit is no training; put a resumed fit's scores back.
+
+        Monitors read them in epochs that are not probed, and some end the fit if they are not there.
+        """
+        standing = {key: torch.tensor(value, dtype=torch.float64) for key, value in self.standing.items()}
+        trainer.callback_metrics.update(standing)
+        self._turns.start(trainer.current_epoch)
         self._clock = TrainingClock()
         self._clock.start()
 
@@ -272,7 +294,7 @@ class CAMRobustnessCallback(AnyCallback):
 
     def _begin(self, trainer: "Trainer", pl_module: "LightningModule", loaders: Any) -> None:
         self._session = None
-        if not (trainer.sanity_checking or self._is_due(trainer)):
+        if validates_a_fit(trainer) and not self._turns.due(trainer.current_epoch):
             return
         loader = pick_loader(loaders, self.dataloader_idx)
         numbering = find_numbering(loader, rank=trainer.global_rank, world_size=trainer.world_size)
@@ -297,11 +319,7 @@ class CAMRobustnessCallback(AnyCallback):
     def _budget(self, trainer: "Trainer") -> TimeBudget | None:
         if self.max_time_share is None or self._affordable is not None or trainer.state.fn != "fit":
             return None
-        return TimeBudget(self.max_time_share, self._clock.take() * self.every_n_epochs)
-
-    def _is_due(self, trainer: "Trainer") -> bool:
-        fitting = trainer.state.fn == "fit"
-        return not fitting or self._runs_in_stage == 0 or trainer.current_epoch % self.every_n_epochs == 0
+        return TimeBudget(self.max_time_share, self._clock.take() * self._turns.spans(trainer.current_epoch))
 
     def _take(self, trainer: "Trainer", batch: Any, dataloader_idx: int, *, last: bool) -> None:
         session = self._session
@@ -329,7 +347,10 @@ class CAMRobustnessCallback(AnyCallback):
         self._tell_once(found, self._session)
         self.report = {"stage": stage, "epoch": trainer.current_epoch, "step": trainer.global_step, **found}
         self.history.append({key: value for key, value in self.report.items() if key not in TABLES})
-        self._publisher.log(pl_module, self.report, prog_bar=self.prog_bar)
+        scores = self._publisher.log(pl_module, self.report, prog_bar=self.prog_bar)
+        if validates_a_fit(trainer):
+            self._turns.taken(trainer.current_epoch)
+            self.standing.update(scores)
 
     def _tell_once(self, found: Report, session: ProbeSession) -> None:
         if session.agreed is not None:

@@ -3,6 +3,7 @@
 This changes training, on purpose. It shares no state with the callback, which only watches.
 """
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -30,9 +31,10 @@ class ConsistencyStep(NamedTuple):
     """What one call of :class:`CAMConsistencyLoss` found.
 
     Attributes:
-        logits: Of the images as they came, ``(b, k)``; for the usual loss.
+        logits: Of the images as they came; for the usual loss. As the network gave them: ``(b, k)``, or ``(b, 1)`` or
+            ``(b,)`` from a head with a single logit.
         disagreement: Scalar, 0 (maps agree) to 2 (they are opposite); what to add to the loss.
-        noisy_logits: Of the noisy copies, ``(b, k)``; for training on them as well, or not at all.
+        noisy_logits: Of the noisy copies, same shape; for training on them as well, or not at all.
         agreement: Of each pair, ``(b,)`` detached; NaN for pairs that are not counted.
         same_class: Whether the prediction survived the noise, ``(b,)`` bool.
         degenerate: Whether one of the maps was flat, all zero or not finite, ``(b,)`` bool; such pairs never count.
@@ -54,7 +56,8 @@ class CAMConsistencyLoss(nn.Module):
     The module has no parameters. It changes training: it is no part of what the callback does, nor needed by it.
 
     Only pairs whose prediction survived the noise count: where it changes, the map should move. Maps that are flat or
-    empty are left out as well. If nothing is left the disagreement is exactly 0, and so are its gradients.
+    empty are left out as well. If nothing is left the disagreement is exactly 0. What is left out hands a gradient of
+    exactly 0 to its map.
 
     Each training step draws other noise. The number of steps is kept in checkpoints (one small integer), so a resumed
     run draws what the unbroken one would have drawn. In eval mode, or where gradients are off, all calls draw the same
@@ -71,8 +74,8 @@ class CAMConsistencyLoss(nn.Module):
         agreement: ``"pearson"``, ``"cosine"`` or a function, see :mod:`lightning_camrobust.soft_agreement`.
         pairs: ``"same_class"``, or ``"all"`` to count pairs with a changed prediction as well.
         batch_norm: What noisy copies are normalised by in training: their own ``"batch"``, or ``"running"``
-            statistics, as in a test; neither lets running statistics learn of noisy copies. ``"learn"`` treats the
-            copies as data like any other, as augmentation does.
+            statistics, as in a test; neither lets running statistics, or another buffer of the network, learn of noisy
+            copies. ``"learn"`` treats the copies as data like any other, as augmentation does.
         mean: What Normalize subtracted, in pixel units [0, 1]; None recognises the range in the first call, which
             may come out differently after resuming, or in another process.
         std: What Normalize divided by.
@@ -121,8 +124,7 @@ class CAMConsistencyLoss(nn.Module):
         self._space = make_pixel_space(mean, std)
         # In a tuple, since a module would become a child and its weights a second entry of the checkpoint.
         self._asked_layer = (target_layer,)
-        self._found_layer: tuple[int, str] | None = None
-        self.register_load_state_dict_post_hook(_forgive_missing_counter)  # type: ignore[no-untyped-call]
+        self._found_layer: tuple[weakref.ref[nn.Module], str] | None = None
 
     def forward(
         self, model: nn.Module, images: Tensor, classes: Tensor | Callable[[Tensor], Tensor] | None = None
@@ -162,7 +164,7 @@ class CAMConsistencyLoss(nn.Module):
         same_class = first.logits.detach().argmax(dim=1) == second.logits.detach().argmax(dim=1)
         degenerate = find_degenerate(first.maps) | find_degenerate(second.maps)
         disagreement, agreement = self._disagreement(first, second, same_class=same_class, degenerate=degenerate)
-        return ConsistencyStep(first.logits, disagreement, second.logits, agreement, same_class, degenerate)
+        return ConsistencyStep(first.own_logits, disagreement, second.own_logits, agreement, same_class, degenerate)
 
     def _disagreement(
         self, first: TrainingPass, second: TrainingPass, *, same_class: Tensor, degenerate: Tensor
@@ -190,11 +192,11 @@ class CAMConsistencyLoss(nn.Module):
         (asked,) = self._asked_layer
         if asked is not None:
             return resolve_target_layer(model, asked, images)
-        if self._found_layer is None or self._found_layer[0] != id(model):
+        if self._found_layer is None or self._found_layer[0]() is not model:
             with observe_only(model):
                 found = resolve_target_layer(model, None, images.detach())
             # By name: a deep copy of network and loss must not point at the layer of the original.
-            self._found_layer = id(model), layer_name(model, found)
+            self._found_layer = weakref.ref(model), layer_name(model, found)
         return model.get_submodule(self._found_layer[1])
 
     def get_extra_state(self) -> Tensor:
@@ -205,11 +207,15 @@ class CAMConsistencyLoss(nn.Module):
         """Take the number of training steps from a checkpoint."""
         self.steps = int(state)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        # A checkpoint of a run without the loss loads as well, strictly too; it says nothing of the number of steps.
+        state_dict.setdefault(prefix + _COUNTER, self.get_extra_state())
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The layer is found anew in a copy, which need not belong to the same network.
+        return {**self.__dict__, "_found_layer": None}
+
     def extra_repr(self) -> str:
         """Show what is compared, in the printed network."""
         return f"method={self.method!r}, perturbation={self.perturbation!r}, severity={self.severity}"
-
-
-def _forgive_missing_counter(module: nn.Module, incompatible: Any) -> None:
-    """Let a checkpoint of a run without the loss be loaded; counting starts anew."""
-    incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if not key.endswith(_COUNTER)]

@@ -47,6 +47,14 @@ class FreshValues:
         self._held: dict[str, Any] = {}
         self._last: dict[str, float] = {}
 
+    def resume(self, known: Mapping[str, Any]) -> None:
+        """Take numbers for old ones, as after a training was interrupted.
+
+        Args:
+            known: The last number under each key.
+        """
+        self._last.update({key: float(known[key]) for key in self.keys if key in known})
+
     def start(self, metrics: Mapping[str, Any]) -> None:
         """Remember what lies there when a validation starts.
 

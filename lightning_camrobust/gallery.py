@@ -47,11 +47,24 @@ class Gallery:
         rows: Panels by image.
         method: The CAM method shown.
         measure: What the similarities are, as captions name it.
+        num_perturbations: How many were measured, shown or not; None if that is not to be said.
     """
 
     rows: list[list[Panel]]
     method: str
     measure: str = "RBO"
+    num_perturbations: int | None = None
+
+    def followed_by(self, other: "Gallery") -> "Gallery":
+        """Put the images of another gallery of the same plan below these.
+
+        Args:
+            other: Of later images.
+
+        Returns:
+            A gallery of both.
+        """
+        return dataclasses.replace(self, rows=[*self.rows, *other.rows])
 
 
 def picture_noises(plan: ProbePlan) -> list[int]:
@@ -98,7 +111,8 @@ def collect_gallery(result: ProbeResult, plan: ProbePlan, *, space: PixelSpace, 
             same = bool(result.comparison.same_class[index, cell])
             panel = _panel(view, labels, index, f"{noise.label} {noise.severity}", space)
             row.append(dataclasses.replace(panel, same=same, similarity=known))
-    return Gallery(rows, next(iter(plan.methods)), measure_name(plan))
+    num_perturbations = len({noise.label for noise in plan.noises})
+    return Gallery(rows, next(iter(plan.methods)), measure_name(plan), num_perturbations)
 
 
 def measure_name(plan: ProbePlan) -> str:

@@ -1,6 +1,7 @@
 """StableCheckpoint: keep the checkpoints of networks that are accurate and look steadily."""
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -8,9 +9,10 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lightning_camrobust import messages
 from lightning_camrobust.both_lightnings import AnyModelCheckpoint
 from lightning_camrobust.monitored import MonitoredValues
-from lightning_camrobust.tradeoff import KeepingRule, Pair, check_keys, how_many
+from lightning_camrobust.tradeoff import KeepingRule, Pair, check_keys, check_last, how_many
 from lightning_camrobust.trainers import is_dry_run, validates_a_fit
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class StableCheckpoint(AnyModelCheckpoint):
         accuracy_ceiling: The same for a loss: networks above it are not kept.
         accuracy_mode: ``"max"``, or ``"min"`` for a loss, which has no weighted sum with a stability.
         save_top_k: How many to keep, -1 for all; None is 1, and with ``"pareto"``, which takes no other, the front.
-        save_last: As in `ModelCheckpoint`: a copy of the last checkpoint that was kept.
+        save_last: As in `ModelCheckpoint`, a copy of the last checkpoint that was kept, and none as long as none was.
         save_weights_only: As in `ModelCheckpoint`.
         auto_insert_metric_name: As in `ModelCheckpoint`.
         enable_version_counter: As in `ModelCheckpoint`.
@@ -70,6 +72,9 @@ class StableCheckpoint(AnyModelCheckpoint):
         >>> keeper.front, keeper.best_model_path
         ([], '')
     """
+
+    # Asked by `trainers.monitors_of`, which warns about callbacks that would count old values.
+    counts_fresh_values_only = True
 
     def __init__(
         self,
@@ -91,6 +96,7 @@ class StableCheckpoint(AnyModelCheckpoint):
         verbose: bool = False,
     ) -> None:
         check_keys(accuracy, stability)
+        check_last(save_last)
         self.rule = KeepingRule(rule, stability_weight, accuracy_floor, accuracy_ceiling, accuracy_mode)
         super().__init__(
             dirpath=dirpath,
@@ -111,8 +117,11 @@ class StableCheckpoint(AnyModelCheckpoint):
         keys = {"accuracy": accuracy, "stability": stability}
         self._values = MonitoredValues(keys, speaker="StableCheckpoint")
         self._pairs: dict[str, Pair] = {}
+        # Of this validation: whether it was read already, and what came.
+        self._combined = False
         self._current: Pair | None = None
         self._refused: float | None = None
+        self._told_scales = False
 
     @property
     def front(self) -> list[KeptCheckpoint]:
@@ -122,10 +131,14 @@ class StableCheckpoint(AnyModelCheckpoint):
         return sorted(kept, key=lambda each: (sign * each.accuracy, -each.stability))
 
     @property
+    def combined_key(self) -> str | None:
+        """Key under which the weighted number is put, None if there is none, as with a loss."""
+        return SCORE_KEY if self.rule.accuracy_mode == "max" else None
+
+    @property
     def state_key(self) -> str:
-        """Key of this callback's state in a checkpoint: one for each pair of values and rule."""
-        rule, weight = self.rule.rule, self.rule.stability_weight
-        return self._generate_state_key(accuracy=self.accuracy, stability=self.stability, rule=rule, weight=weight)
+        """Key of this callback's state in a checkpoint: one for each pair of values, rule and bound."""
+        return self._generate_state_key(accuracy=self.accuracy, stability=self.stability, **asdict(self.rule))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the bound methods of the model that Lightning hangs on each callback."""
@@ -140,23 +153,53 @@ class StableCheckpoint(AnyModelCheckpoint):
         """Take up the state of a checkpoint."""
         super().load_state_dict(state_dict)
         self._pairs = {path: Pair(*values) for path, values in state_dict["pairs"].items()}
-        self._values.known = dict(state_dict["known"])
+        self._values.resume(state_dict["known"])
+
+    def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Give up checkpoints whose files are gone, as after a resume from an older one than the last."""
+        super().on_train_start(trainer, pl_module)
+        self._values.begin(trainer)
+        gone = [path for path in self.best_k_models if not self.file_exists(path, trainer)]
+        if gone:
+            self._give_up(gone)
+            rank_zero_warn(messages.files_gone(gone), category=UserWarning)
 
     def on_validation_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Remember what is logged so far."""
         if validates_a_fit(trainer):
             self._values.start(trainer)
+            self._combined = False
+
+    def combine(self, trainer: "Trainer") -> None:
+        """Read both values and put their weighted number among the others, once in a validation of a fit.
+
+        As checkpoints come last, callbacks of ours that read this number call it before; with several processes, all
+        of them have to.
+
+        Args:
+            trainer: At the end of a validation.
+
+        Raises:
+            ArgumentError: If a key was never logged.
+        """
+        if self._combined:
+            return
+        self._combined = True
+        pair = self._fresh_pair(trainer)
+        self._current = None if is_dry_run(trainer) else pair
+        if self._current is not None and self.combined_key is not None:
+            score = self.rule.score(self._current)
+            trainer.callback_metrics[self.combined_key] = torch.tensor(score, dtype=torch.float64)
 
     def on_validation_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Keep a checkpoint, if both values are new and good enough."""
         if not validates_a_fit(trainer):
             return
-        pair = self._fresh_pair(trainer)
-        if pair is None or is_dry_run(trainer):
+        self.combine(trainer)
+        pair = self._current
+        if pair is None:
             return
-        self._current = pair
-        if self.monitor == SCORE_KEY:
-            trainer.callback_metrics[SCORE_KEY] = torch.tensor(self.rule.score(pair), dtype=torch.float64)
+        self._warn_of_scales(pair)
         if not self.rule.admits(pair):
             self._refused = pair.accuracy
         elif self.rule.rule == "weighted":
@@ -168,16 +211,22 @@ class StableCheckpoint(AnyModelCheckpoint):
         """Say so if nothing was kept."""
         super().on_train_end(trainer, pl_module)
         if not self.best_k_models and self.save_top_k != 0 and not is_dry_run(trainer):
-            rank_zero_warn(self._why_nothing(), category=UserWarning)
+            text = messages.nothing_kept(self.accuracy, self.stability, self._refused, self.rule.bound)
+            rank_zero_warn(text, category=UserWarning)
 
-    def _why_nothing(self) -> str:
-        if self._refused is None:
-            why = f"no validation brought a new {self.accuracy!r} and a new {self.stability!r} that are both finite"
-            return f"StableCheckpoint kept no checkpoint: {why}. Look at limit_val_batches, and at what is logged."
-        name = "accuracy_floor" if self.rule.accuracy_floor is not None else "accuracy_ceiling"
-        bound = f"{name}={getattr(self.rule, name)!r}"
-        why = f"{self.accuracy!r} never met {bound}; it was {self._refused:.4g} in the last validation"
-        return f"StableCheckpoint kept no checkpoint: {why}. Train longer, or ask for less."
+    def _warn_of_scales(self, pair: Pair) -> None:
+        if self.rule.mixes_scales(pair) and not self._told_scales:
+            self._told_scales = True
+            rank_zero_warn(messages.two_scales(self.accuracy, self.stability, *pair), category=UserWarning)
+
+    def _give_up(self, paths: list[str]) -> None:
+        kept = {path: score for path, score in self.best_k_models.items() if path not in paths}
+        self.best_k_models = kept
+        # The worst of k is looked at, and found again, only when there are k of them.
+        self.kth_best_model_path = ""
+        best = min if self.mode == "min" else max
+        self.best_model_path = best(kept, key=lambda path: float(kept[path]), default="")
+        self.best_model_score = kept.get(self.best_model_path)
 
     def _fresh_pair(self, trainer: "Trainer") -> Pair | None:
         found = self._values.read(trainer)
@@ -209,8 +258,16 @@ class StableCheckpoint(AnyModelCheckpoint):
         if self._current is not None:
             # Processes may hold numbers of their own; file names and the best path have to be the same on all.
             agreed = {self.accuracy: self._current.accuracy, self.stability: self._current.stability}
+            if self.combined_key is not None:
+                # Another StableCheckpoint may have put its own number there meanwhile.
+                agreed[self.combined_key] = self.rule.score(self._current)
             candidates.update({key: torch.tensor(value, dtype=torch.float64) for key, value in agreed.items()})
         return candidates
+
+    def _save_last_checkpoint(self, trainer: "Trainer", monitor_candidates: dict[str, Tensor]) -> None:
+        # Lightning also asks for it at the end of a training, and older versions do after each validation.
+        if self._last_checkpoint_saved and self._last_global_step_saved == trainer.global_step:
+            super()._save_last_checkpoint(trainer, monitor_candidates)
 
     def _save_checkpoint(self, trainer: "Trainer", filepath: str) -> None:
         self._pairs = {path: pair for path, pair in self._pairs.items() if path in self.best_k_models}

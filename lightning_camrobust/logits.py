@@ -27,14 +27,7 @@ def as_logits(output: Any, *, batch_size: int) -> Tensor:
         >>> as_logits({"logits": torch.tensor([[2.0]])}, batch_size=1)
         tensor([[-2.,  2.]])
     """
-    found = _search(output)
-    if found is None:
-        keys = f" with keys {list(output)}" if isinstance(output, Mapping) else ""
-        raise ModelError(
-            "The model must return logits: a tensor (b, classes), or a dict or record with `logits`; got "
-            f"{type(output).__name__}{keys}. Wrap it in a module whose forward returns the logits, or pass "
-            "CAMRobustnessCallback(classifier=lambda module, images: module(images)['out'])."
-        )
+    found = find_logits(output)
     if found.dim() == 1 and len(found) == batch_size and found.is_floating_point():
         found = found[:, None]
     if found.dim() != 2 or found.shape[0] != batch_size or not found.is_floating_point():
@@ -43,6 +36,33 @@ def as_logits(output: Any, *, batch_size: int) -> Tensor:
             f"{found.dtype}. Pool spatial outputs and flatten, or pass a module whose forward does."
         )
     return torch.cat([-found, found], dim=1) if found.shape[1] == 1 else found
+
+
+def find_logits(output: Any) -> Tensor:
+    """Find the logits in what a network returned, and leave them as they are.
+
+    Args:
+        output: As for :func:`as_logits`.
+
+    Returns:
+        The tensor itself.
+
+    Raises:
+        ModelError: If there is none.
+
+    Example:
+        >>> find_logits({"logits": torch.tensor([[2.0]])})
+        tensor([[2.]])
+    """
+    found = _search(output)
+    if found is None:
+        keys = f" with keys {list(output)}" if isinstance(output, Mapping) else ""
+        raise ModelError(
+            "The model must return logits: a tensor (b, classes), or a dict or record with `logits`; got "
+            f"{type(output).__name__}{keys}. Wrap it in a module whose forward returns the logits, or pass "
+            "CAMRobustnessCallback(classifier=lambda module, images: module(images)['out'])."
+        )
+    return found
 
 
 def explained_classes(classes: Tensor | Callable[[Tensor], Tensor] | None, logits: Tensor) -> Tensor:

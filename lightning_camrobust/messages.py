@@ -1,4 +1,4 @@
-"""What the callback tells the user: each text says what is the case and what to do next."""
+"""What the callbacks tell the user: each text says what is the case and what to do next."""
 
 import math
 from collections.abc import Sequence
@@ -93,6 +93,32 @@ def stale_monitors(callbacks: list[str], every_n_epochs: int) -> str:
         f"CAMRobustnessCallback: {', '.join(callbacks)} reads a score that is renewed only every {every_n_epochs} "
         "epochs; in between it sees the old value, and patience counts it as no improvement. Use "
         "CAMRobustnessEarlyStopping, which counts fresh values only, or every_n_epochs=1 with a smaller num_samples."
+    )
+
+
+def nothing_kept(accuracy: str, stability: str, refused: float | None, bound: str) -> str:
+    """Tell why a training has ended without a single checkpoint; `refused` is the last accuracy beyond its bound."""
+    if refused is None:
+        why = f"no validation brought a new {accuracy!r} and a new {stability!r} that are both finite"
+        return f"StableCheckpoint kept no checkpoint: {why}. Look at limit_val_batches, and at what is logged."
+    why = f"{accuracy!r} never met {bound}; it was {refused:.4g} in the last validation"
+    return f"StableCheckpoint kept no checkpoint: {why}. Train longer, or ask for less."
+
+
+def files_gone(paths: Sequence[str]) -> str:
+    """Tell that checkpoints which a resumed training knows of are no longer there."""
+    return (
+        f"StableCheckpoint: {', '.join(paths)} no longer exist and count no more. They were kept when the checkpoint "
+        "was written that training goes on from, and removed since, by training that went further, or by hand."
+    )
+
+
+def two_scales(accuracy: str, stability: str, of_accuracy: float, of_stability: float) -> str:
+    """Tell that the larger of two numbers drowns the other one in a weighted sum."""
+    return (
+        f"StableCheckpoint: {accuracy!r} is {of_accuracy:.4g} and {stability!r} is {of_stability:.4g}; in a weighted "
+        "sum of such different scales the larger one decides alone. Log both from 0 to 1, or pass rule='pareto', "
+        "which adds nothing up."
     )
 
 

@@ -30,6 +30,21 @@ class MonitoredValues:
         self._speaker = speaker
         self._values = FreshValues(dict.fromkeys(self._keys.values()))
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys, each once."""
+        return self._values.keys
+
+    def resume(self, known: Mapping[str, float]) -> None:
+        """Take up the last number under each key from a checkpoint; it is known, and no new one."""
+        self.known = dict(known)
+        self._values.resume(known)
+
+    def begin(self, trainer: Any) -> None:
+        """Call it when a training starts; scores that a callback of ours puts back after a resume are no new ones."""
+        for each in trainer.callbacks:
+            self._values.resume(getattr(each, "standing", {}))
+
     def start(self, trainer: Any) -> None:
         """Call it when a validation starts."""
         self._values.start(trainer.callback_metrics)
@@ -51,7 +66,7 @@ class MonitoredValues:
         return found
 
     def missing(self, trainer: Any, found: Mapping[str, Reading]) -> str | None:
-        """Describe a key that never came, and that no callback of ours is about to log.
+        """Describe a key that never came, and that no callback of ours is about to bring.
 
         Args:
             trainer: The trainer.
@@ -100,7 +115,7 @@ def agree(trainer: Any, found: Mapping[str, Reading]) -> dict[str, Reading]:
 
 
 def may_log(callback: Any, key: str) -> bool:
-    """Tell whether a callback is a `CAMRobustnessCallback` that logs a key in validation, if it can be scored.
+    """Tell whether a callback of ours brings a value under a key in a validation, if there is one to bring.
 
     Args:
         callback: Any callback.
@@ -109,6 +124,8 @@ def may_log(callback: Any, key: str) -> bool:
     Returns:
         The answer.
     """
+    if getattr(callback, "combined_key", None) == key:
+        return True
     if not any(kind.__name__ == "CAMRobustnessCallback" for kind in type(callback).__mro__):
         return False
     name = callback.name

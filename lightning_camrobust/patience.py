@@ -3,7 +3,7 @@
 import math
 from typing import Literal, NamedTuple, TypeAlias
 
-from lightning_camrobust.stopping_rule import StoppingRule, at_least
+from lightning_camrobust.stopping_rule import StoppingRule, at_least, exceeds
 
 Reason: TypeAlias = Literal[
     "missing", "stale", "warm-up", "not finite", "guard missed",  # not counted
@@ -85,7 +85,7 @@ def judge(rule: StoppingRule, progress: Progress, seen: Seen) -> Verdict:
     assert seen.value is not None
     sign = 1 if rule.mode == "max" else -1
     best = progress.best_score
-    if best is None or sign * seen.value - rule.min_delta > sign * best:
+    if best is None or exceeds(sign * seen.value, sign * best, by=rule.min_delta):
         progress, outcome = Progress(seen.value, seen.epoch, 0), "improved"
     else:
         progress, outcome = progress._replace(wait_count=progress.wait_count + 1), "not improved"

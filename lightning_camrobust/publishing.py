@@ -1,17 +1,17 @@
 """Tell the loggers of a trainer: scalars to all of them, and the rest to those whose destination is known."""
 
 import warnings
+from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from lightning_camrobust import messages
-from lightning_camrobust.gallery import measure_name
 from lightning_camrobust.isolation import observe_only
 from lightning_camrobust.plan import ProbePlan
-from lightning_camrobust.report.card import describe_settings
 from lightning_camrobust.report.destinations import any_destination, destination_of
 from lightning_camrobust.report.layout import Layout, arrange_charts
 from lightning_camrobust.report.naming import group_separator, regrouped
@@ -19,6 +19,9 @@ from lightning_camrobust.report.publication import Publication
 from lightning_camrobust.session import ProbeSession
 from lightning_camrobust.summary import Report, headline_keys, scores_to_log
 from lightning_camrobust.trainers import logged_step
+
+# What each logger has got that it needs only once, by whichever callback: a notebook makes a new one for each fit.
+_WRITTEN: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
 
 class Publisher:
@@ -40,18 +43,8 @@ class Publisher:
         self.plan = plan
         self.name = name
         self.arranges = arrange
-        self._arranged: WeakSet[Any] = WeakSet()
-        self._introduced: WeakSet[Any] = WeakSet()
         self._unlogged: dict[str, float] = {}
         self._told: set[str] = set()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out the loggers, which belong to a running trainer."""
-        return {**vars(self), "_arranged": None, "_introduced": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begin with no logger known."""
-        vars(self).update({**state, "_arranged": WeakSet(), "_introduced": WeakSet()})
 
     @property
     def layout(self) -> Layout:
@@ -77,17 +70,19 @@ class Publisher:
         layout = {category: charts for peer in peers for category, charts in peer.layout.items()}
         for logger in trainer.loggers:
             arrange = getattr(destination_of(logger), "arrange", None)
-            if arrange is not None and logger not in self._arranged:
-                self._arranged.add(logger)
-                self._try(logger, arrange, layout)
+            if arrange is not None:
+                self._try(logger, _write_once, repr(layout), arrange, layout)
 
-    def log(self, pl_module: Any, report: Report, *, prog_bar: bool) -> None:
+    def log(self, pl_module: Any, report: Report, *, prog_bar: bool) -> dict[str, float]:
         """Log scores by Lightning, for monitors and for every logger; on every process.
 
         Args:
             pl_module: The user's module.
             report: Of the run.
             prog_bar: Whether the robustness is shown in the progress bar.
+
+        Returns:
+            The very numbers that were logged, by their keys.
         """
         headline = f"{report['stage']}_{self.name}_robustness"
         scores = scores_to_log(report, stage=report["stage"], name=self.name)
@@ -96,14 +91,16 @@ class Publisher:
         # MPS has no float64; everywhere else a logged score is the very number of the report.
         dtype = torch.float32 if pl_module.device.type == "mps" else torch.float64
         # A logger that separates groups by another sign gets the cells later, under keys of its own.
-        regroup = any(group_separator(logger) != "/" for logger in pl_module.trainer.loggers)
+        separators = {self._try(logger, group_separator) for logger in pl_module.trainer.loggers}
+        regroup = not separators <= {"/", None}
         self._unlogged = {key: value for key, value in scores.items() if regroup and "/" in key}
-        for key, value in scores.items():
-            number = torch.tensor(value, dtype=dtype, device=pl_module.device)
+        numbers = {key: torch.tensor(value, dtype=dtype) for key, value in scores.items()}
+        for key, number in numbers.items():
             options: dict[str, Any] = {"prog_bar": prog_bar and key == headline}
             if key in self._unlogged:
                 options["logger"] = False
-            pl_module.log(key, number, on_step=False, on_epoch=True, batch_size=1, **options)
+            pl_module.log(key, number.to(pl_module.device), on_step=False, on_epoch=True, batch_size=1, **options)
+        return {key: number.item() for key, number in numbers.items()}
 
     def publish(self, trainer: Any, session: ProbeSession, report: Report) -> None:
         """Write all that is no scalar: pictures, histograms, texts, files.
@@ -115,42 +112,57 @@ class Publisher:
         """
         if not trainer.is_global_zero or not session.num_found:
             return
-        publication = self._publication(trainer, session, report)
+        in_fit = trainer.state.fn == "fit"
+        publication = Publication(
+            report,
+            self.plan,
+            name=self.name,
+            step=logged_step(trainer),
+            in_fit=in_fit,
+            space=session.space,
+            gallery=session.gallery,
+        )
+        peers = _arranging(trainer) if in_fit else []
+        compared = [key for peer in peers for key in headline_keys("val", peer.name)] if peers[:1] == [self] else []
         for logger in trainer.loggers:
             if self._unlogged:
-                row = {regrouped(logger, key): value for key, value in self._unlogged.items()}
-                self._try(logger, lambda target, scores: target.log_metrics(scores, publication.step), row)
+                self._try(logger, _log_regrouped, {"epoch": report["epoch"], **self._unlogged}, publication.step)
             destination = destination_of(logger)
             if destination is None:
                 continue
-            if logger not in self._introduced and hasattr(destination, "introduce"):
-                self._introduced.add(logger)
-                self._try(logger, destination.introduce, publication)
+            self._try(logger, _introduce, destination, publication)
+            if compared and hasattr(destination, "compare"):
+                self._try(logger, _write_once, "compared", destination.compare, compared)
             self._try(logger, destination.publish, publication)
 
-    def _publication(self, trainer: Any, session: ProbeSession, report: Report) -> Publication:
-        peers = _arranging(trainer) if trainer.state.fn == "fit" else []
-        compared = [key for peer in peers for key in headline_keys("val", peer.name)] if peers[:1] == [self] else []
-        return Publication(
-            report,
-            name=self.name,
-            step=logged_step(trainer),
-            settings=describe_settings(self.plan, report, space=session.space),
-            measure=measure_name(self.plan),
-            gallery=session.gallery,
-            compared=tuple(compared),
-        )
-
-    def _try(self, logger: Any, write: Any, what: Any) -> None:
+    def _try(self, logger: Any, write: Callable[..., Any], *what: Any) -> Any:
         try:
             # A logger is somebody else's code: whatever it draws, random streams go on as if it had not.
             with observe_only(nn.Module()):
-                write(logger, what)
+                return write(logger, *what)
         except Exception as error:
             name = type(logger).__name__
             if name not in self._told:
                 self._told.add(name)
                 warnings.warn(messages.not_published(name, error), UserWarning, stacklevel=2)
+            return None
+
+
+def _write_once(logger: Any, mark: str, write: Callable[[Any, Any], None], what: Any) -> None:
+    marks = _WRITTEN.setdefault(logger, set())
+    if mark not in marks:
+        marks.add(mark)
+        write(logger, what)
+
+
+def _introduce(logger: Any, destination: ModuleType, publication: Publication) -> None:
+    if hasattr(destination, "introduce"):
+        _write_once(logger, publication.folder + publication.card, destination.introduce, publication)
+
+
+def _log_regrouped(logger: Any, scores: Mapping[str, float], step: int) -> None:
+    # By keyword, as Lightning calls it.
+    logger.log_metrics(metrics={regrouped(logger, key): value for key, value in scores.items()}, step=step)
 
 
 def _arranging(trainer: Any) -> list[Publisher]:

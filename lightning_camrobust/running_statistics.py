@@ -1,15 +1,13 @@
-"""Batch normalisation during the pass of noisy copies: whether they count as data."""
+"""Normalisation during the pass of noisy copies: whether they count as data."""
 
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
-import torch.utils.checkpoint
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
+from lightning_camrobust.checkpointing import inside_checkpointing
 from lightning_camrobust.errors import ArgumentError, ModelError
 
 # Which statistics noisy copies are normalised by.
@@ -42,7 +40,9 @@ def check_batch_norm(rule: BatchNormRule) -> BatchNormRule:
 
 @contextmanager
 def keep_running_statistics(model: nn.Module, *, rule: BatchNormRule) -> Iterator[None]:
-    """Keep running statistics of batch normalisation as they are while the block runs the network, if that is the rule.
+    """Keep all buffers of a network as they are while the block runs it, if that is the rule.
+
+    Running statistics are buffers, and so is what spectral normalisation iterates on.
 
     Args:
         model: The network.
@@ -57,6 +57,7 @@ def keep_running_statistics(model: nn.Module, *, rule: BatchNormRule) -> Iterato
         ModelError: If the rule is ``"running"`` and such a layer runs inside activation checkpointing.
 
     Example:
+        >>> import torch
         >>> norm = nn.BatchNorm2d(2).train()
         >>> with keep_running_statistics(norm, rule="batch"):
         ...     seen = norm(torch.rand(4, 2, 3, 3) + 5)
@@ -66,35 +67,43 @@ def keep_running_statistics(model: nn.Module, *, rule: BatchNormRule) -> Iterato
     if rule == "learn":
         yield
         return
-    layers = [each for each in model.modules() if isinstance(each, _BatchNorm) and each.training]
-    layers = [each for each in layers if each.running_mean is not None]
-    kept = [(each, dict(each._buffers)) for each in layers]
-    guards = [each.register_forward_pre_hook(_refuse_checkpointing) for each in layers if rule == "running"]
+    with _buffers_lent(model), _as_in_a_test(model) if rule == "running" else nullcontext():
+        yield
+
+
+@contextmanager
+def _buffers_lent(model: nn.Module) -> Iterator[None]:
+    kept = [(each, dict(each._buffers)) for each in model.modules() if each.training and each._buffers]
     try:
-        for layer, buffers in kept:
-            if rule == "running":
-                layer.training = False
-            else:
-                # Copies are written to, not the statistics: changed in place, autograd would miss what it kept.
-                layer._buffers.update({name: None if each is None else each.clone() for name, each in buffers.items()})
+        for module, buffers in kept:
+            # Copies are written to, not the buffers: changed in place, autograd would miss what it kept.
+            module._buffers.update({name: None if each is None else each.clone() for name, each in buffers.items()})
         yield
     finally:
-        for guard in guards:
+        for module, buffers in kept:
+            module._buffers.update(buffers)
+
+
+@contextmanager
+def _as_in_a_test(model: nn.Module) -> Iterator[None]:
+    layers = [each for each in model.modules() if isinstance(each, _NormBase) and each.training]
+    layers = [each for each in layers if each.running_mean is not None]
+    guards = [each.register_forward_pre_hook(_refuse_checkpointing) for each in layers]
+    try:
+        for layer in layers:
+            layer.training = False
+        yield
+    finally:
+        for layer, guard in zip(layers, guards, strict=True):
             guard.remove()
-        for layer, buffers in kept:
-            layer._buffers.update(buffers)
-            if rule == "running":
-                layer.training = True
+            layer.training = True
 
 
 def _refuse_checkpointing(layer: nn.Module, _args: object) -> None:
     """Refuse to be run a second time in the backward pass, when the rule is over and nothing would tell."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_code.co_filename == torch.utils.checkpoint.__file__:
-            raise ModelError(
-                f"CAMConsistencyLoss: {type(layer).__name__} runs inside activation checkpointing, which runs it again "
-                "in the backward pass, by then with other statistics; the gradients would be wrong. "
-                "Pass batch_norm='batch' or 'learn', or leave batch normalisation out of the checkpointing."
-            )
-        frame = frame.f_back
+    if inside_checkpointing():
+        raise ModelError(
+            f"CAMConsistencyLoss: {type(layer).__name__} runs inside activation checkpointing, which runs it again "
+            "in the backward pass, by then with other statistics; the gradients would be wrong. "
+            "Pass batch_norm='batch' or 'learn', or leave batch normalisation out of the checkpointing."
+        )

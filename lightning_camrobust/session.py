@@ -217,8 +217,8 @@ class ProbeSession:
         assert self.space is not None
         with observe_only(self._owner), self._forward_context():
             layers = self._find_layers(chunk.images)
-            shown = self._gallery_size > 0 and self.gallery is None
-            keep = picture_noises(self.plan) if shown else ()
+            missing = self._gallery_size - (0 if self.gallery is None else len(self.gallery.rows))
+            keep = picture_noises(self.plan) if missing > 0 else ()
             found = probe(
                 self._model,
                 chunk.images,
@@ -230,8 +230,9 @@ class ProbeSession:
                 copies=self._copies,
                 keep_noises=keep,
             )
-            if shown:
-                self.gallery = collect_gallery(found, self.plan, space=self.space, count=self._gallery_size)
+            if missing > 0:
+                further = collect_gallery(found, self.plan, space=self.space, count=missing)
+                self.gallery = further if self.gallery is None else self.gallery.followed_by(further)
             self.map_size = found.clean.maps.shape[1:]
             self._segmenting += found.segments.seconds
             self._rows.append(found.comparison.as_rows(chunk.positions))

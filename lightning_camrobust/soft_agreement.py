@@ -71,7 +71,7 @@ def cosine_agreement(clean: Tensor, noisy: Tensor) -> Tensor:
         noisy: Same shape.
 
     Returns:
-        ``(b,)`` in [0, 1] for maps that are nowhere negative, differentiable.
+        ``(b,)`` in [-1, 1], in [0, 1] for maps that are nowhere negative, differentiable.
 
     Example:
         >>> cosine_agreement(torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[3.0, 4.0]]]))
@@ -111,8 +111,8 @@ def mean_disagreement(
         agreement: From :func:`check_agreement`.
 
     Returns:
-        The mean, a scalar, exactly 0 with gradients of exactly 0 if no pair counts; and the agreement of each pair,
-        ``(b,)`` detached, NaN where it does not count.
+        The mean, a scalar, exactly 0 if no pair counts, with gradients of exactly 0 by maps that do not count; and the
+        agreement of each pair, ``(b,)`` detached, NaN where it does not count.
 
     Raises:
         ArgumentError: If the agreement does not return ``(b,)``.
@@ -144,7 +144,9 @@ def _scaled(maps: Tensor) -> Tensor:
 
 def _cosine(first: Tensor, second: Tensor) -> Tensor:
     norms = first.square().sum(dim=1) * second.square().sum(dim=1)
-    return (first * second).sum(dim=1) / norms.sqrt()
+    cosine = (first * second).sum(dim=1) / norms.sqrt()
+    # Rounding may leave [-1, 1]. The number is put back, its gradient is left alone.
+    return cosine + (cosine.clamp(-1, 1) - cosine).detach()
 
 
 _AGREEMENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"pearson": pearson_agreement, "cosine": cosine_agreement}

@@ -10,7 +10,7 @@ from lightning_camrobust.freshness import Reading
 from lightning_camrobust.monitored import MonitoredValues
 from lightning_camrobust.patience import Progress, Seen, Verdict, judge
 from lightning_camrobust.stopping_rule import StoppingRule
-from lightning_camrobust.trainers import is_dry_run, validates_a_fit
+from lightning_camrobust.trainers import combine_scores, is_dry_run, validates_a_fit
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -28,7 +28,8 @@ class CAMRobustnessEarlyStopping(AnyCallback):
     Args:
         monitor: Key of the score.
         patience: How many fresh values in a row without improvement stop the training.
-        min_delta: How much better than the best a value must be, at least 0; exactly that much is no improvement.
+        min_delta: How much better than the best a value must be, at least 0; exactly that much, but for the rounding of
+            numbers to 32 bits, is no improvement.
         mode: ``"max"`` if higher is better, else ``"min"``.
         start_epoch: Values of earlier epochs (counted from 0) are neither best nor counted.
         guard: Key of another value; while it misses its bound or is NaN, values are neither best nor counted.
@@ -43,7 +44,7 @@ class CAMRobustnessEarlyStopping(AnyCallback):
         best_score: Best value counted so far, None before the first.
         best_epoch: Its epoch, None before the first.
         wait_count: Fresh values counted since.
-        stopped_epoch: Epoch in which training was stopped, None if it was not.
+        stopped_epoch: Epoch in which the last training was stopped, None if it was not.
         verdicts: One row for each validation: ``epoch``, ``step``, ``value``, ``fresh``, ``guard``, ``counted``,
             ``reason``, ``stop``, ``best_score``, ``wait_count``.
 
@@ -139,8 +140,13 @@ class CAMRobustnessEarlyStopping(AnyCallback):
         """Take up the state of a checkpoint. The settings, patience among them, stay those of this object."""
         self._progress = Progress(**{name: state_dict[name] for name in Progress._fields})
         self.stopped_epoch = state_dict["stopped_epoch"]
-        self._values.known = dict(state_dict["known"])
+        self._values.resume(state_dict["known"])
         self.verdicts = [dict(row) for row in state_dict["verdicts"]]
+
+    def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Forget that an earlier training was stopped, as this one goes on."""
+        self.stopped_epoch = None
+        self._values.begin(trainer)
 
     def on_validation_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Remember what is logged so far."""
@@ -151,6 +157,7 @@ class CAMRobustnessEarlyStopping(AnyCallback):
         """Decide, after all scores of this validation are logged."""
         if not validates_a_fit(trainer):
             return
+        combine_scores(trainer, self._values.keys)
         found = self._values.read(trainer)
         missing = self._values.missing(trainer, found)
         if missing is not None and self.strict:
@@ -198,9 +205,10 @@ class CAMRobustnessEarlyStopping(AnyCallback):
 
 
 def _may_stop(trainer: "Trainer") -> bool:
-    # `should_stop` stays set, so that set too early it would end the training at `min_epochs`, whatever came since.
-    enough_epochs = trainer.current_epoch + 1 >= (trainer.min_epochs or 0)
-    return enough_epochs and trainer.global_step >= (trainer.min_steps or 0)
+    # `should_stop` stays set, so that set too early it would end the training at `min_epochs`, whatever came since. The
+    # trainer counts an epoch when its last batch is done.
+    completed = trainer.current_epoch + trainer.is_last_batch
+    return completed >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
 
 
 def _not_finite(monitor: str, value: float | None) -> str:

@@ -6,6 +6,8 @@ from typing import Literal, SupportsFloat, SupportsIndex
 
 from lightning_camrobust.errors import ArgumentError
 
+_LAST_BIT = 2.0**-23
+
 
 @dataclass(frozen=True)
 class StoppingRule:
@@ -31,8 +33,8 @@ class StoppingRule:
     check_finite: bool = False
 
     def __post_init__(self) -> None:
-        _require(_whole(self.patience, least=1), "patience", self.patience, "a whole number of at least 1")
-        _require(_whole(self.start_epoch, least=0), "start_epoch", self.start_epoch, "a whole number of at least 0")
+        _require(whole(self.patience, least=1), "patience", self.patience, "a whole number of at least 1")
+        _require(whole(self.start_epoch, least=0), "start_epoch", self.start_epoch, "a whole number of at least 0")
         _require(self.mode in ("max", "min"), "mode", self.mode, "'max' or 'min'")
         delta = self.min_delta
         _require(_number(delta) and delta >= 0, "min_delta", delta, "a number of at least 0, whatever the mode")
@@ -81,7 +83,20 @@ def at_least(value: float, bound: float) -> bool:
     return value >= bound or math.isclose(value, bound, rel_tol=1e-6)
 
 
-def _whole(value: object, *, least: int) -> bool:
+def exceeds(value: float, best: float, *, by: float) -> bool:
+    """Tell whether a value is larger than another by more than a margin.
+
+    Example:
+        >>> exceeds(0.6000000238418579, 0.5, by=0.1), exceeds(0.6001, 0.5, by=0.1), exceeds(0.5000001, 0.5, by=0.0)
+        (False, True, True)
+    """
+    # Two numbers logged in float32 may lie further apart than meant, by half a last bit each.
+    rounding = _LAST_BIT * max(abs(value), abs(best)) if by > 0 else 0.0
+    return value - best > by + rounding
+
+
+def whole(value: object, *, least: int) -> bool:
+    """Tell whether a setting is a whole number that is large enough; True and 1.0 are none."""
     return isinstance(value, SupportsIndex) and not isinstance(value, bool) and value.__index__() >= least
 
 

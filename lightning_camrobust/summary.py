@@ -123,7 +123,7 @@ def scores_to_log(report: Report, *, stage: str, name: str) -> dict[str, float]:
 
     Args:
         report: From :func:`make_report`, with ``seconds``.
-        stage: ``"val"`` or ``"test"``, in front of the headline's keys.
+        stage: ``"val"`` or ``"test"``, in front of the headline's keys; other keys begin with it in a test only.
         name: Tells several callbacks apart, ``"cam"`` by default.
 
     Returns:
@@ -147,8 +147,24 @@ def scores_to_log(report: Report, *, stage: str, name: str) -> dict[str, float]:
             ("flip_rate", row["flip_rate"]),
         ):
             if value is not None:
-                logged[f"{name}_{key}/{where}"] = value
+                logged[f"{breakdown_prefix(stage)}{name}_{key}/{where}"] = value
     return {key: float(value) for key, value in logged.items()}
+
+
+def breakdown_prefix(stage: str) -> str:
+    """Say what keys begin with that break a run down: scores of single cells, pictures, histograms, texts.
+
+    Args:
+        stage: ``"val"`` or ``"test"``.
+
+    Returns:
+        Nothing for validations, so that a test does not carry on their curves.
+
+    Example:
+        >>> breakdown_prefix("val"), breakdown_prefix("test")
+        ('', 'test_')
+    """
+    return "" if stage == "val" else f"{stage}_"
 
 
 _SCORES = ("robustness", "consistency", "responsiveness", "flip_rate", "degenerate_rate")

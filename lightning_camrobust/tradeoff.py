@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, SupportsFloat
 
 from lightning_camrobust.errors import ArgumentError
-from lightning_camrobust.stopping_rule import at_least
+from lightning_camrobust.stopping_rule import at_least, whole
 
 
 class Pair(NamedTuple):
@@ -56,6 +56,12 @@ class KeepingRule:
                 fits, name, bound, f"None unless accuracy_mode={mode!r}; a loss has a ceiling, an accuracy a floor"
             )
 
+    @property
+    def bound(self) -> str:
+        """The bound on the accuracy as it was passed, empty if there is none."""
+        bounds = {"accuracy_floor": self.accuracy_floor, "accuracy_ceiling": self.accuracy_ceiling}
+        return next((f"{name}={value!r}" for name, value in bounds.items() if value is not None), "")
+
     def admits(self, pair: Pair) -> bool:
         """Tell whether a network may be kept at all: both numbers finite, and accurate enough."""
         if not (math.isfinite(pair.accuracy) and math.isfinite(pair.stability)):
@@ -68,6 +74,16 @@ class KeepingRule:
         if self.accuracy_mode == "min":
             return pair.accuracy
         return (1 - self.stability_weight) * pair.accuracy + self.stability_weight * pair.stability
+
+    def mixes_scales(self, pair: Pair) -> bool:
+        """Tell whether a weighted sum adds up numbers of different scales, such as percent and a share of one.
+
+        Example:
+            >>> KeepingRule().mixes_scales(Pair(76.0, 0.9)), KeepingRule().mixes_scales(Pair(0.76, 0.9))
+            (True, False)
+        """
+        smaller, larger = sorted((abs(pair.accuracy), abs(pair.stability)))
+        return self.rule == "weighted" and 0 < self.stability_weight < 1 and smaller <= 1 and larger > 1.5
 
     def beats(self, one: Pair, other: Pair) -> bool:
         """Tell whether one pair is at least as good as another in both numbers, and better in one."""
@@ -117,20 +133,32 @@ def how_many(rule: str, save_top_k: int | None) -> int:
     """Return how many checkpoints a rule keeps, -1 for any number.
 
     Raises:
-        ArgumentError: If a number is asked for where the rule decides.
+        ArgumentError: If it is no such number, or is asked for where the rule decides.
 
     Example:
         >>> how_many("weighted", None), how_many("pareto", None)
         (1, -1)
     """
+    wanted = "a whole number of at least -1 (-1 keeps all), or None"
+    _require(save_top_k is None or whole(save_top_k, least=-1), "save_top_k", save_top_k, wanted)
     if rule == "weighted":
-        return 1 if save_top_k is None else save_top_k
+        return 1 if save_top_k is None else int(save_top_k)
     if save_top_k not in (None, -1):
         raise ArgumentError(
             f"StableCheckpoint: `save_top_k` must be None with rule='pareto', got {save_top_k!r}: it keeps all that no "
             "other one beats. Take rule='weighted' for a fixed number."
         )
     return -1
+
+
+def check_last(save_last: object) -> None:
+    """Refuse what `ModelCheckpoint` would take for True.
+
+    Raises:
+        ArgumentError: If it is anything else than True, False, ``"link"`` or None.
+    """
+    known = save_last is None or isinstance(save_last, bool) or save_last == "link"
+    _require(known, "save_last", save_last, "True, False, 'link' or None")
 
 
 def _number(value: object) -> bool:

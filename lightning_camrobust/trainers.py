@@ -1,5 +1,6 @@
 """The few things asked of a trainer, in one place. Typed loosely, as two packages carry the same trainer."""
 
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor
@@ -81,13 +82,39 @@ def monitors_of(trainer: Any, part: str) -> list[str]:
 
     Args:
         trainer: The trainer.
-        part: What the monitored key must contain.
+        part: What the monitored key, or one that it is combined from, must contain.
 
     Returns:
         Their class names.
     """
-    watching = [each for each in trainer.callbacks if part in str(getattr(each, "monitor", None) or "")]
+    combined = {each.combined_key for each in combiners(trainer) if part in each.accuracy or part in each.stability}
+    keys = [(each, str(getattr(each, "monitor", None) or "")) for each in trainer.callbacks]
+    watching = [each for each, key in keys if part in key or key in combined]
     return [type(each).__name__ for each in watching if not getattr(each, "counts_fresh_values_only", False)]
+
+
+def combiners(trainer: Any) -> list[Any]:
+    """List the callbacks of ours that make one score of several, and put it under a key of their own.
+
+    Args:
+        trainer: The trainer.
+
+    Returns:
+        Each has ``combined_key``, ``accuracy``, ``stability``, and ``combine(trainer)``.
+    """
+    return [each for each in trainer.callbacks if getattr(each, "combined_key", None) is not None]
+
+
+def combine_scores(trainer: Any, keys: Collection[str]) -> None:
+    """Let scores be combined before somebody reads them; those who combine are checkpoints, which come last.
+
+    Args:
+        trainer: At the end of a validation, on every process.
+        keys: What will be read.
+    """
+    for each in combiners(trainer):
+        if each.combined_key in keys:
+            each.combine(trainer)
 
 
 def validates_a_fit(trainer: Any) -> bool:
@@ -153,7 +180,17 @@ def logged_step(trainer: Any) -> int:
         3
     """
     try:
-        own = trainer._results.metrics(False)["log"].get("step")
-        return int(trainer.fit_loop.epoch_loop._batches_that_stepped if own is None else own)
-    except (AttributeError, KeyError, TypeError):
+        own = [each for each in trainer._results.values() if _is_step(each.meta) and each._computed is not None]
+        if not own:
+            return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+        # What hooks at the end of the epoch logged wins, the last of them; then the first loader.
+        at_end = [each for each in own if each.meta.dataloader_idx is None]
+        return int((at_end[-1] if at_end else min(own, key=lambda each: each.meta.dataloader_idx))._computed)
+    except (AttributeError, TypeError):
         return int(trainer.global_step)
+
+
+def _is_step(meta: Any) -> bool:
+    """Tell whether Lightning takes a logged value for the step of the run: under no other name, and for loggers."""
+    renamed = meta.on_step or (meta.dataloader_idx is not None and meta.add_dataloader_idx)
+    return bool(meta.name == "step" and meta.logger and meta.on_epoch and not renamed)

@@ -1,6 +1,6 @@
 """Which CAM methods and perturbations a training loss can be made of."""
 
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -77,18 +77,12 @@ def image_noise(perturbation: str | Perturbation) -> tuple[Perturbation, str]:
 def _reason_against(method: CAMMethod) -> str | None:
     """Rehearse a method; the reason why it will not do, or None."""
     try:
-        activation, maps = _rehearse(method)
+        return _rehearse(method)
     except ArgumentError as error:
         return str(error)
     except Exception as error:
         # Whatever a foreign method stumbles over here, it would stumble over in the first training step.
         return f"{type(error).__name__} ({str(error).splitlines()[0] if str(error) else 'no message'})"
-    if not isinstance(maps, Tensor) or maps.shape != (2, 3, 3):
-        return "it does not return maps (b, h, w) of the target layer's size"
-    if not maps.requires_grad:
-        return "its map has no derivative by activation or gradient"
-    (slope,) = torch.autograd.grad(maps.sum(), activation, allow_unused=True)
-    return None if slope is not None and bool(slope.isfinite().all()) else "the derivative of its map is not finite"
 
 
 class _NoNetwork(nn.Module):
@@ -96,18 +90,27 @@ class _NoNetwork(nn.Module):
         raise ArgumentError("it runs the network again, of which a training step sees one pass only")
 
 
-def _rehearse(method: CAMMethod) -> tuple[Tensor, Any]:
+def _rehearse(method: CAMMethod) -> str | None:
     with torch.inference_mode(False), torch.enable_grad():
-        activation = torch.linspace(0.1, 1, 72).reshape(2, 4, 3, 3).cos().abs().requires_grad_()
-        gradient = torch.linspace(-1, 3, 72).reshape(2, 4, 3, 3).sin().requires_grad_()
-        made = derivative_only_trace(
-            images=torch.linspace(0, 1, 72).reshape(2, 1, 6, 6),
-            logits=torch.tensor([[0.0, 1.0], [2.0, 1.0]]),
-            classes=torch.tensor([1, 0]),
-            activation=activation,
-            gradient=gradient,
-            model=_NoNetwork(),
-            layer=nn.Identity(),
-            layout=Layout(),
+        # Eight channels are enough for all branches of methods that treat strong and weak ones differently.
+        activation = torch.linspace(0.1, 2, 144).reshape(2, 8, 3, 3).cos().abs().requires_grad_()
+        gradient = torch.linspace(-1, 7, 144).reshape(2, 8, 3, 3).sin().requires_grad_()
+        maps: object = method(
+            derivative_only_trace(
+                images=torch.linspace(0, 1, 72).reshape(2, 1, 6, 6),
+                logits=torch.tensor([[0.0, 1.0], [2.0, 1.0]]),
+                classes=torch.tensor([1, 0]),
+                activation=activation,
+                gradient=gradient,
+                model=_NoNetwork(),
+                layer=nn.Identity(),
+                layout=Layout(),
+            )
         )
-        return activation, method(made)
+        if not isinstance(maps, Tensor) or maps.shape != (2, 3, 3):
+            return "it does not return maps (b, h, w) of the target layer's size"
+        if not maps.requires_grad:
+            return "its map has no derivative by activation or gradient"
+        slopes = torch.autograd.grad(maps.sum(), (activation, gradient), allow_unused=True)
+    finite = all(each is None or bool(each.isfinite().all()) for each in slopes)
+    return None if finite else "the derivative of its map is not finite"

@@ -1,17 +1,17 @@
 """One forward of a network in training, whose class activation maps keep their graph."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from lightning_camrobust.errors import ArgumentError, LayerNotReachedError, ModelError
 from lightning_camrobust.layers import layer_name
 from lightning_camrobust.layout import Layout, find_layout
-from lightning_camrobust.logits import as_logits, explained_classes
+from lightning_camrobust.logits import as_logits, explained_classes, find_logits
+from lightning_camrobust.second_derivatives import eager_where_compiled, twice_differentiable_attention
 from lightning_camrobust.types import CAMMethod, Trace
 
 # No GradScaler protects the inner derivative; float16 loses it below 6e-8, and a power of two leaves no other mark.
@@ -22,11 +22,13 @@ class TrainingPass(NamedTuple):
     """A forward with its maps, all of it still part of the graph.
 
     Attributes:
-        logits: ``(b, k)``, as the network gave them.
+        own_logits: As the network gave them: ``(b, k)``, or ``(b, 1)`` or ``(b,)`` from a head with a single logit.
+        logits: ``(b, k)`` with k >= 2, see :func:`~lightning_camrobust.logits.as_logits`.
         classes: The explained class, ``(b,)`` int64.
         maps: ``(b, h, w)`` float32, or float64.
     """
 
+    own_logits: Tensor
     logits: Tensor
     classes: Tensor
     maps: Tensor
@@ -58,7 +60,8 @@ def pass_with_maps(
 
     Raises:
         LayerNotReachedError: If the layer does not run, or no gradient gets back to it.
-        ModelError: If the output is not logits, or the layer's output has no cells.
+        ModelError: If the output is not logits, the layer's output has no cells, or activation checkpointing would run
+            something again in another way.
 
     Example:
         >>> from lightning_camrobust.cams.gradcam import GradCAM
@@ -67,7 +70,7 @@ def pass_with_maps(
         >>> made.maps.shape, made.maps.requires_grad
         (torch.Size([2, 6, 6]), True)
     """
-    with eager_where_compiled(), twice_differentiable_attention():
+    with eager_where_compiled(model), twice_differentiable_attention():
         output, activation = _forward(model, images, layer)
         logits = as_logits(output, batch_size=len(images))
         layout = _layout(activation, images, layer)
@@ -87,7 +90,7 @@ def pass_with_maps(
                 layout=layout,
             )
         )
-    return TrainingPass(logits, explained, maps)
+    return TrainingPass(find_logits(output), logits, explained, maps)
 
 
 def derivative_only_trace(
@@ -147,48 +150,6 @@ def derivative_only_trace(
     )
 
 
-@contextmanager
-def eager_where_compiled() -> Iterator[None]:
-    """Run compiled networks inside the block as they were written: compiled code has no second derivative, no hooks.
-
-    Yields:
-        Nothing.
-
-    Example:
-        >>> with eager_where_compiled():
-        ...     seen = nn.ReLU()(torch.tensor([-1.0, 1.0]))
-        >>> seen
-        tensor([0., 1.])
-    """
-    stance = getattr(torch.compiler, "set_stance", None)
-    # Costs nothing if dynamo is not loaded.
-    with nullcontext() if stance is None or "torch._dynamo" not in sys.modules else stance("force_eager"):
-        yield
-
-
-@contextmanager
-def twice_differentiable_attention() -> Iterator[None]:
-    """Let attention inside the block use the one implementation of torch that can be differentiated twice.
-
-    Yields:
-        Nothing.
-
-    Example:
-        >>> query = torch.rand(1, 1, 3, 4, requires_grad=True)
-        >>> with twice_differentiable_attention():
-        ...     seen = torch.nn.functional.scaled_dot_product_attention(query, query, query)
-        >>> (slope,) = torch.autograd.grad(seen.square().sum(), query, create_graph=True)
-        >>> torch.autograd.grad(slope.sum(), query)[0].shape
-        torch.Size([1, 1, 3, 4])
-    """
-    attention = getattr(torch.nn, "attention", None)
-    if attention is None or not hasattr(attention, "sdpa_kernel"):
-        yield
-        return
-    with attention.sdpa_kernel(attention.SDPBackend.MATH):
-        yield
-
-
 def _forward(model: nn.Module, images: Tensor, layer: nn.Module) -> tuple[object, Tensor]:
     seen: list[Tensor] = []
 
@@ -222,10 +183,18 @@ def _layout(activation: Tensor, images: Tensor, layer: nn.Module) -> Layout:
 
 
 def _gradient(logits: Tensor, classes: Tensor, activation: Tensor, layer: nn.Module) -> Tensor:
-    scale = _HALF_PRECISION_SCALE if activation.dtype == torch.float16 else 1.0
+    # Under autocast some layers, such as layer norm, return float32, and what follows is in half precision yet.
+    scale = _HALF_PRECISION_SCALE if torch.float16 in (activation.dtype, logits.dtype) else 1.0
     try:
         score = logits.gather(1, classes[:, None]).sum() * scale
         (gradient,) = torch.autograd.grad(score, activation, create_graph=True)
+    except CheckpointError as error:
+        raise LayerNotReachedError(
+            "CAMConsistencyLoss: activation checkpointing ran a part of the network again and got other tensors than "
+            f"before ({str(error).splitlines()[0]}). The usual cause is a frozen target layer inside of it, here "
+            f"{type(layer).__name__}. Name a layer that is trained, let the layer learn, or leave it out of the "
+            "checkpointing, which saves little where nothing is trained."
+        ) from error
     except RuntimeError as error:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             raise

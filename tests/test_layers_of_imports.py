@@ -17,7 +17,7 @@ STAGES = ("cams", "perturb", "segment", "compare", "baseline")
 
 # A module may import from lower levels only. A folder stands for all its files that are not named themselves.
 LEVELS = (
-    ("_version", "errors", "blocks", "both_lightnings", "budget", "precision"),
+    ("_version", "errors", "blocks", "both_lightnings", "budget", "checkpointing", "precision"),
     ("layout", "pixels"),
     ("types",),
     (
@@ -28,6 +28,7 @@ LEVELS = (
         "pooling",
         "overlap",
         "running_statistics",
+        "second_derivatives",
         "soft_agreement",
         "replay",
         "affine",
@@ -40,6 +41,7 @@ LEVELS = (
         "cache",
         "images",
         "settings",
+        "turns",
         "spelling",
         "freshness",
         "report.layout",
@@ -111,7 +113,7 @@ LEVELS = (
     ("gallery", "measure"),
     ("session", "report.tiles", "report.card"),
     ("report.drawing",),
-    ("report.portrait",),
+    ("report.curves", "report.portrait"),
     ("report.publication",),
     ("report", "trainers"),
     ("report.destinations",),

@@ -113,7 +113,8 @@ weighting='linear', paper_code=False)
             means = torch.tensordot(members.T, slopes[rest], dims=1)
             means = means / members.sum(dim=0).view(-1, *[1] * (means.dim() - 1))
             weights[rest] = self._filtered_means(means)[cluster]
-            kept[rest] = True
+            # Not in place: the first weights remember which channels they were taken from.
+            kept = kept.index_fill(0, rest, True)
         return weights, kept
 
     def _filtered_means(self, slopes: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_camrobust.compare.rbo import RankBiasedOverlap
 from lightning_camrobust.gallery import measure_name
 from lightning_camrobust.members import member_family
 from lightning_camrobust.pixels import PixelSpace
@@ -12,20 +13,18 @@ from lightning_camrobust.plan import ProbePlan
 _TEXT = """\
 ## What `{name}` measures
 
-Does the classifier still look at the same place when an image gets noisy? Each validation run disturbs the same \
-held-out images, explains clean and noisy copies with class activation maps, ranks the segments of each image by its \
-map, and compares the two rankings ({measure}, 1 = same order).
+Does the classifier still look at the same place when an image gets noisy? Each run disturbs the same \
+held-out images, explains clean and noisy copies with class activation maps, {comparison}.
 
 | number | what it says | good |
 |---|---|---|
-| `val_{name}_consistency` (C) | where the prediction stayed: how far the map stayed | near 1 |
-| `val_{name}_responsiveness` (R) | where the prediction changed: how far the map moved | near 1 |
-| `val_{name}_robustness` (RM) | C x R: stays when it should, moves when it should | near 1 |
-| `val_{name}_flip_rate` | share of noisy copies with another prediction; C and R rest on the two shares | low |
+| `{stage}_{name}_consistency` (C) | where the prediction stayed: how far the map stayed | near 1 |
+| `{stage}_{name}_responsiveness` (R) | where the prediction changed: how far the map moved | near 1 |
+| `{stage}_{name}_robustness` (RM) | C x R: stays when it should, moves when it should | near 1 |
+| `{stage}_{name}_flip_rate` | share of noisy copies with another prediction; C and R rest on the two shares | low |
 
 Read them together. With a flip rate of 0 there is no evidence for R, which then counts as 1, so RM equals C. \
-Maps that have nothing to do with each other still reach an RM of about 0.05 with the default settings, \
-never more than 0.25. `val_{name}_degenerate_rate` counts flat or empty maps, which are never ranked.
+{caution} `{stage}_{name}_degenerate_rate` counts flat, empty or broken maps, which are never scored.
 
 ## How it was measured here
 
@@ -33,30 +32,34 @@ never more than 0.25. `val_{name}_degenerate_rate` counts flat or empty maps, wh
 |---|---|
 {settings}
 
-Definitions and traps: docs/reading-the-numbers.md. What is promised about training: docs/guarantees.md. What each \
-logger gets: docs/how-to/loggers.md.
+The documentation of lightning-camrobust has more: definitions and traps on its page "Reading the numbers", what is \
+promised about training on "Guarantees", and what each logger gets on "Loggers", a how-to page.
 """
 
 
-def write_card(settings: Mapping[str, str], *, name: str, measure: str) -> str:
+def write_card(settings: Mapping[str, str], plan: ProbePlan, *, name: str, stage: str = "val") -> str:
     """Write the page.
 
     Args:
         settings: What was set, in the reader's words.
+        plan: What was measured.
         name: Of the callback, as in its keys.
-        measure: What maps were compared by.
+        stage: ``"val"`` or ``"test"``.
 
     Returns:
         Markdown.
 
     Example:
-        >>> card = write_card({"images": "32"}, name="cam", measure="RBO")
+        >>> from lightning_camrobust.plan import make_plan
+        >>> card = write_card({"images": "32"}, make_plan(), name="cam")
         >>> "| images | 32 |" in card, "`val_cam_flip_rate`" in card
         (True, True)
     """
-    # A bar ends a table's cell, also within backticks.
-    rows = [f"| {key} | {value.replace('|', '/')} |" for key, value in settings.items()]
-    return _TEXT.format(name=name, measure=measure, settings="\n".join(rows))
+    # A bar ends a table's cell, also within backticks, and a line break its row.
+    rows = [f"| {key} | {' '.join(value.replace('|', '/').split())} |" for key, value in settings.items()]
+    return _TEXT.format(
+        name=name, stage=stage, comparison=_comparison(plan), caution=_caution(plan), settings="\n".join(rows)
+    )
 
 
 def describe_settings(plan: ProbePlan, report: dict[str, Any], *, space: PixelSpace | None) -> dict[str, str]:
@@ -91,6 +94,27 @@ def describe_settings(plan: ProbePlan, report: dict[str, Any], *, space: PixelSp
         "seed of the noise": str(plan.seed),
         "pixel space": "raw pixels" if space is None else f"mean {_short(space.mean)}, std {_short(space.std)}",
     }
+
+
+def _comparison(plan: ProbePlan) -> str:
+    similarity, measure = plan.reading.similarity, measure_name(plan)
+    if getattr(similarity, "of_maps", False):
+        return f"and compares the two maps themselves ({measure}, 1 = most alike)"
+    if getattr(similarity, "of_ranks", False):
+        return f"ranks the segments of each image by its map, and compares the two rankings ({measure}, 1 = same order)"
+    return f"scores the segments of each image by its map, and compares the two rows of scores ({measure})"
+
+
+def _caution(plan: ProbePlan) -> str:
+    if isinstance(plan.reading.similarity, RankBiasedOverlap):
+        return (
+            "Maps that have nothing to do with each other still reach an RM of about 0.05 with the default settings, "
+            "never more than 0.25."
+        )
+    return (
+        f"What maps reach that have nothing to do with each other depends on the similarity, {measure_name(plan)} "
+        "here. Where one can be negative, as correlations can, C and RM may fall below 0 and R may rise above 1."
+    )
 
 
 def _short(numbers: tuple[float, ...]) -> str:

@@ -1,8 +1,10 @@
 """Find what writes to a logger. There is no registry: a file in this folder that names a logger's class is the entry.
 
-Such a file has ``LOGGER``, the name of the class, and ``publish(logger, publication)``, called after each run. It may
-have ``introduce(logger, publication)``, called once for a logger before its first publication, and
-``arrange(logger, layout)``, called once when a fit begins. All of them run on the first process only.
+Such a file has ``LOGGER``, the name of the class, and ``publish(logger, publication)``, called after each run, which
+writes numbers before pictures: a picture that fails costs no number. It may have ``introduce(logger, publication)``,
+called before a logger's first publication and again when settings changed, ``arrange(logger, layout)``, called when a
+fit begins, and ``compare(logger, keys)``, called once with the scores by which runs are to be compared. All of them run
+on the first process only.
 """
 
 import importlib

@@ -1,5 +1,7 @@
 """Figures that explain the numbers. Matplotlib is imported when something is drawn, and pyplot never."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -9,23 +11,33 @@ import numpy as np
 from lightning_camrobust.report.tiles import panel_tiles
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
     from lightning_camrobust.gallery import Gallery, Panel
 
-# Sizes in pixels.
-_DPI, _TILE, _GAP, _CAPTION = 110, 160, 8, 36
+# Sizes in pixels, and of text in points.
+_DPI, _TILE, _GAP, _CAPTION, _FONT = 110, 160, 8, 36, 8.0
 # Of pictures for loggers: 700 pixels are 3.5 inches.
 DPI = 200
-LEGEND = (
-    "White outline: the segment ranked first. Green: prediction kept, a high {measure} is good. "
-    "Red: prediction changed, a low {measure} is good."
-)
 _SAME, _CHANGED, _UNKNOWN = "#1a7f37", "#c02f1d", "#666666"
 
 
+@contextmanager
+def plain_style() -> Iterator[None]:
+    """Draw with matplotlib's own defaults, whatever the user has set, and leave the user's settings as they were.
+
+    Example:
+        >>> with plain_style():
+        ...     pass
+    """
+    import matplotlib.style
+
+    # A name may hold dollar signs.
+    with matplotlib.style.context(["default", {"text.parse_math": False}]):
+        yield
+
+
+@plain_style()
 def draw_gallery(gallery: "Gallery", *, heading: str = "") -> "Figure":
     """Draw one row an image: clean image and its map, then noisy images and theirs.
 
@@ -44,7 +56,7 @@ def draw_gallery(gallery: "Gallery", *, heading: str = "") -> "Figure":
     num_rows, num_tiles = len(gallery.rows), 2 * len(gallery.rows[0])
     width = num_tiles * (_TILE + _GAP) + _GAP
     above = wrap(heading, width // 9) or [""]
-    below = wrap(f"Maps: {gallery.method}. {LEGEND.format(measure=gallery.measure)}", width // 7)
+    below = wrap(explain_picture(gallery), width // 7)
     start, end = 12 + 18 * len(above), 16 + 15 * len(below)
     height = start + num_rows * (_TILE + _CAPTION) + end
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
@@ -53,63 +65,20 @@ def draw_gallery(gallery: "Gallery", *, heading: str = "") -> "Figure":
         top = start + _CAPTION + row * (_TILE + _CAPTION)
         for column, panel in enumerate(panels):
             left = _GAP + 2 * column * (_TILE + _GAP)
-            for tile, edge in zip(panel_tiles(panel, side=_TILE), (left, left + _TILE + _GAP), strict=True):
+            said = ((panel.title, "black"), caption(panel, panels[0], gallery.measure))
+            for index, (tile, (words, ink)) in enumerate(zip(panel_tiles(panel, side=_TILE), said, strict=True)):
+                edge = left + index * (_TILE + _GAP)
                 sheet[top : top + _TILE, edge : edge + _TILE] = tile
-            said, colour = caption(panel, panels[0], gallery.measure)
-            middle, bottom = (left + _TILE / 2) / width, 1 - (top - 3) / height
-            figure.text(middle, bottom, panel.title, fontsize=8, ha="center", va="bottom")
-            middle += (_TILE + _GAP) / width
-            figure.text(middle, bottom, said, fontsize=8, color=colour, ha="center", va="bottom")
+                middle, bottom = (edge + _TILE / 2) / width, 1 - (top - 3) / height
+                size = fitting_size(words, _FONT, room=_TILE + _GAP // 2, dpi=_DPI)
+                figure.text(middle, bottom, words, fontsize=size, color=ink, ha="center", va="bottom")
     figure.figimage(sheet, origin="upper")
     figure.text(0.5, 1 - 6 / height, "\n".join(above), fontsize=11, ha="center", va="top")
     figure.text(0.5, 7 / height, "\n".join(below), fontsize=8.5, ha="center", va="bottom")
     return figure
 
 
-def draw_severity_curves(report: dict[str, Any]) -> "Figure":
-    """Draw robustness, consistency and flip rate against severity, one line a perturbation, for the first method.
-
-    Args:
-        report: As in ``callback.report``.
-
-    Returns:
-        The figure.
-    """
-    from matplotlib.figure import Figure
-
-    method = report["pooled"][0]["method"]
-    cells = [cell for cell in report["cells"] if cell["method"] == method]
-    figure = Figure(figsize=(3.5, 5.4), dpi=DPI)
-    figure.subplots_adjust(left=0.09, right=0.97, bottom=0.15, top=0.895, hspace=0.38)
-    panels = (("robustness", "Robustness C x R"), ("consistency", "Consistency C"), ("flip_rate", "Flip rate"))
-    lines: list[Line2D] = []
-    for axes, (key, title) in zip(figure.subplots(3, 1), panels, strict=True):
-        lines = _draw_lines(axes, cells, key)
-        axes.set_title(title, fontsize=8)
-        axes.set(ylim=(-0.03, 1.03), xlim=(0.7, 5.3), xticks=[1, 2, 3, 4, 5])
-        axes.tick_params(labelsize=7)
-        axes.grid(alpha=0.25)
-    columns = 2 if len(lines) < 7 else 3
-    below = figure.legend(handles=lines, loc="lower center", ncols=columns, fontsize=7, frameon=False, title="severity")
-    below.get_title().set_fontsize(7)
-    figure.suptitle(
-        f"{method}, {report['num_images']} images. Robustness has a point only\n"
-        "where some predictions changed and some stayed.",
-        fontsize=7.2,
-    )
-    return figure
-
-
-def _draw_lines(axes: "Axes", cells: list[dict[str, Any]], key: str) -> "list[Line2D]":
-    lines = []
-    for name in dict.fromkeys(cell["perturbation"] for cell in cells):
-        points = [(cell["severity"], cell[key]) for cell in cells if cell["perturbation"] == name]
-        known = [(severity, value) for severity, value in points if value is not None]
-        severities, values = zip(*known, strict=True) if known else ((), ())
-        lines += axes.plot(severities, values, marker="o", markersize=3, linewidth=1.2, label=name)
-    return lines
-
-
+@plain_style()
 def figure_to_pixels(figure: "Figure") -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Render a figure without any window system.
 
@@ -131,6 +100,7 @@ def figure_to_pixels(figure: "Figure") -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+@plain_style()
 def png_bytes(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     """Write a picture as PNG.
 
@@ -149,6 +119,52 @@ def png_bytes(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     held = BytesIO()
     imsave(held, pixels, format="png")
     return held.getvalue()
+
+
+def fitting_size(words: str, fontsize: float, *, room: float, dpi: float) -> float:
+    """Shrink a font until the longest line fits.
+
+    Args:
+        words: One or more lines.
+        fontsize: In points, if it fits.
+        room: Pixels there are.
+        dpi: Of the figure.
+
+    Returns:
+        Size in points.
+
+    Example:
+        >>> fitting_size("clean", 8.0, room=160, dpi=110), fitting_size("clean", 8.0, room=16, dpi=110) < 4
+        (8.0, True)
+    """
+    from matplotlib.backends.backend_agg import RendererAgg
+    from matplotlib.font_manager import FontProperties
+
+    agg: Any = RendererAgg
+    renderer = agg(1, 1, dpi)
+    font = FontProperties(size=fontsize)
+    width = max(renderer.get_text_width_height_descent(line, font, False)[0] for line in words.split("\n"))
+    # Letters are set on whole pixels, so the width does not shrink quite as the size does.
+    return fontsize if width <= room else 0.97 * fontsize * room / width
+
+
+def explain_picture(gallery: "Gallery") -> str:
+    """Say what outlines and colours mean, and whether all perturbations are shown.
+
+    Args:
+        gallery: What is shown.
+
+    Returns:
+        A few sentences.
+    """
+    words = (
+        f"Maps: {gallery.method}. White outline: the segment ranked first. Green: prediction kept, a high "
+        f"{gallery.measure} is good. Red: prediction changed, a low {gallery.measure} is good."
+    )
+    shown = len(gallery.rows[0]) - 1
+    if gallery.num_perturbations is None or shown == gallery.num_perturbations:
+        return words
+    return f"{words} {shown} of {gallery.num_perturbations} perturbations are shown."
 
 
 def caption(panel: "Panel", clean: "Panel", measure: str) -> tuple[str, str]:

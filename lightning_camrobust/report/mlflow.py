@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lightning_camrobust.report.naming import own_key
+from lightning_camrobust.report.naming import own_key, unused_stem
 from lightning_camrobust.report.publication import Publication
 
 LOGGER = "MLFlowLogger"
@@ -19,13 +19,15 @@ def introduce(logger: Any, publication: Publication) -> None:
 
 
 def publish(logger: Any, publication: Publication) -> None:
-    """Write pictures and per-image numbers.
+    """Write per-image numbers and pictures.
 
     Args:
         logger: MLflow's.
         publication: What to show.
     """
-    start = f"{own_key(logger, publication.folder)}/{publication.stem}"
+    folder = own_key(logger, publication.folder)
+    artifacts = logger.experiment.list_artifacts(logger.run_id, folder)
+    stem = unused_stem(publication.stem, [each.path for each in artifacts])
+    logger.experiment.log_text(logger.run_id, publication.table, f"{folder}/{stem}-per-image.csv")
     for name, pixels in publication.pictures.items():
-        logger.experiment.log_image(logger.run_id, pixels, f"{start}-{name}.png")
-    logger.experiment.log_text(logger.run_id, publication.table, f"{start}-per-image.csv")
+        logger.experiment.log_image(logger.run_id, pixels, f"{folder}/{stem}-{name}.png")

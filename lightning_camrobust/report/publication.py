@@ -1,16 +1,19 @@
 """What one run has to show: made once, for however many loggers."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_camrobust.report.card import write_card
-from lightning_camrobust.report.drawing import draw_severity_curves, figure_to_pixels
+from lightning_camrobust.pixels import PixelSpace
+from lightning_camrobust.plan import ProbePlan
+from lightning_camrobust.report.card import describe_settings, write_card
+from lightning_camrobust.report.curves import draw_severity_curves
+from lightning_camrobust.report.drawing import figure_to_pixels
 from lightning_camrobust.report.layout import HEADLINE
 from lightning_camrobust.report.portrait import draw_portrait
+from lightning_camrobust.summary import breakdown_prefix
 
 if TYPE_CHECKING:
     from lightning_camrobust.gallery import Gallery
@@ -26,46 +29,48 @@ class Publication:
 
     Attributes:
         report: As in ``callback.report``.
+        plan: What was measured.
         name: Of the callback, as in its keys.
         step: Where Lightning put this run's scalars.
-        settings: What was set, in the reader's words.
-        measure: What maps were compared by.
+        in_fit: Whether the run is one of a fit. Outside of one nobody knows which epoch the weights are of.
+        space: How inputs relate to pixels.
         gallery: What pictures need; None draws none.
-        compared: Log keys of the scores by which runs are to be compared; empty where nobody asked.
 
     Example:
+        >>> from lightning_camrobust.plan import make_plan
         >>> report = {"stage": "val", "epoch": 3, "per_image": {"kept": [0.5, None], "changed": [None, 0.25]}}
-        >>> found = Publication(report, name="cam", step=119)
+        >>> found = Publication(report, make_plan(), name="cam", step=119)
         >>> found.stem, found.pictures, found.similarities["kept"].tolist()
         ('epoch=3-step=119', {}, [0.5])
     """
 
     report: dict[str, Any]
+    plan: ProbePlan
     name: str
     step: int
-    settings: Mapping[str, str] | None = None
-    measure: str = "RBO"
+    in_fit: bool = True
+    space: PixelSpace | None = None
     gallery: "Gallery | None" = None
-    compared: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
-        """First part of every key and path, such as ``cam_robustness``."""
-        return f"{self.name}_robustness"
+        """First part of every key and path, such as ``cam_robustness`` or, in a test, ``test_cam_robustness``."""
+        return f"{breakdown_prefix(self.report['stage'])}{self.name}_robustness"
 
     @property
     def stem(self) -> str:
-        """What files of this run begin with."""
-        stage = "" if self.report["stage"] == "val" else f"{self.report['stage']}-"
-        return f"{stage}epoch={self.report['epoch']}-step={self.step}"
+        """What files of this run begin with, if no other run has taken it."""
+        return f"epoch={self.report['epoch']}-step={self.step}" if self.in_fit else f"step={self.step}"
 
     @cached_property
     def pictures(self) -> dict[str, Pixels]:
         """Pictures by name, ``(height, width, 3)`` each."""
         if self.gallery is None:
             return {}
-        heading = f"Epoch {self.report['epoch']}, all {self.report['num_images']} images: "
-        heading += ", ".join(f"{key.replace('_', ' ')} {_number(self.report[key])}" for key in HEADLINE)
+        stage = "Test" if self.report["stage"] == "test" else "Validation"
+        when = f"Epoch {self.report['epoch']}" if self.in_fit else stage
+        scores = ", ".join(f"{key.replace('_', ' ')} {_number(self.report[key])}" for key in HEADLINE)
+        heading = f"{when}, all {self.report['num_images']} images: {scores}"
         return {
             "severity": figure_to_pixels(draw_severity_curves(self.report)),
             "images": figure_to_pixels(draw_portrait(self.gallery, heading=heading)),
@@ -88,7 +93,8 @@ class Publication:
     @cached_property
     def card(self) -> str:
         """The explanation, in markdown."""
-        return write_card(self.settings or {}, name=self.name, measure=self.measure)
+        settings = describe_settings(self.plan, self.report, space=self.space)
+        return write_card(settings, self.plan, name=self.name, stage=self.report["stage"])
 
     @cached_property
     def table(self) -> str:

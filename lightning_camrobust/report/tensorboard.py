@@ -4,8 +4,11 @@ All goes through the run's own writer, so that a run stays one folder and one fi
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
+
+import numpy as np
 
 from lightning_camrobust.report.layout import Layout
 from lightning_camrobust.report.naming import own_key
@@ -32,8 +35,29 @@ def arrange(logger: Any, layout: Layout) -> None:
     logger.experiment.add_custom_scalars(lines)
 
 
+def compare(logger: Any, keys: Sequence[str]) -> None:
+    """Name what the HParams table compares runs by.
+
+    Only the columns are named: a value written with them would be a made-up point at the start of the curve.
+
+    Args:
+        logger: TensorBoard's.
+        keys: Log keys of scores.
+    """
+    settings = _flat(logger.hparams)
+    # With `default_hp_metric` on, Lightning has filled the table already, and TensorBoard reads the first entry only.
+    if not settings or getattr(logger, "_default_hp_metric", True):
+        return
+    from torch.utils.tensorboard.summary import hparams
+
+    writer = logger.experiment._get_file_writer()
+    columns: Any = hparams
+    for summary in columns(settings, dict.fromkeys((own_key(logger, key) for key in keys), 0.0)):
+        writer.add_summary(summary)
+
+
 def introduce(logger: Any, publication: Publication) -> None:
-    """Write the card, and what the HParams table compares runs by.
+    """Write the card.
 
     Args:
         logger: TensorBoard's.
@@ -41,39 +65,23 @@ def introduce(logger: Any, publication: Publication) -> None:
     """
     tag = own_key(logger, f"{publication.folder}/about")
     logger.experiment.add_text(tag, publication.card, global_step=publication.step)
-    # With `default_hp_metric` on, Lightning has filled the table already, and TensorBoard reads the first entry only.
-    if publication.compared and not getattr(logger, "_default_hp_metric", True):
-        _compare_by(logger, [own_key(logger, key) for key in publication.compared])
 
 
 def publish(logger: Any, publication: Publication) -> None:
-    """Write pictures and histograms.
+    """Write histograms and pictures.
 
     Args:
         logger: TensorBoard's.
         publication: What to show.
     """
     writer, step = logger.experiment, publication.step
-    for name, pixels in publication.pictures.items():
-        tag = own_key(logger, f"{publication.folder}/{name}")
-        writer.add_image(tag, pixels, global_step=step, dataformats="HWC")
     for name, values in publication.similarities.items():
         if len(values):
             tag = own_key(logger, f"{publication.folder}/per_image_{name}")
             writer.add_histogram(tag, values, global_step=step, bins=publication.edges)
-
-
-def _compare_by(logger: Any, keys: list[str]) -> None:
-    """Name the columns only: a value written with them would be a made-up point at the start of the curve."""
-    settings = _flat(logger.hparams)
-    if not settings:
-        return
-    from torch.utils.tensorboard.summary import hparams
-
-    writer = logger.experiment._get_file_writer()
-    columns: Any = hparams
-    for summary in columns(settings, dict.fromkeys(keys, 0.0)):
-        writer.add_summary(summary)
+    for name, pixels in publication.pictures.items():
+        tag = own_key(logger, f"{publication.folder}/{name}")
+        writer.add_image(tag, pixels, global_step=step, dataformats="HWC")
 
 
 def _flat(settings: Any, *, above: str = "") -> dict[str, bool | int | float | str]:
@@ -84,5 +92,12 @@ def _flat(settings: Any, *, above: str = "") -> dict[str, bool | int | float | s
         if isinstance(value, Mapping):
             found.update(_flat(value, above=f"{above}{key}/"))
         else:
-            found[f"{above}{key}"] = value if isinstance(value, (bool, int, float, str)) else str(value)
+            found[f"{above}{key}"] = _plain(value)
     return found
+
+
+def _plain(value: Any) -> bool | int | float | str:
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    return float(value) if isinstance(value, Real) else str(value)

@@ -22,11 +22,11 @@ def introduce(logger: Any, publication: Publication) -> None:
 
     page = f"<pre style='white-space: pre-wrap'>{escape(publication.card)}</pre>"
     key = regrouped(logger, f"{publication.folder}/about")
-    logger.log_metrics({key: wandb.Html(page, inject=False)}, publication.step)
+    logger.log_metrics(metrics={key: wandb.Html(page, inject=False)}, step=publication.step)
 
 
 def publish(logger: Any, publication: Publication) -> None:
-    """Write pictures and histograms as one row of the history.
+    """Write histograms, and then pictures, as rows of the history.
 
     Args:
         logger: Of Weights & Biases.
@@ -34,13 +34,17 @@ def publish(logger: Any, publication: Publication) -> None:
     """
     import wandb
 
-    row: dict[str, Any] = {}
-    for name, pixels in publication.pictures.items():
-        row[regrouped(logger, f"{publication.folder}/{name}")] = [wandb.Image(pixels)]
-    for name, values in publication.similarities.items():
-        if len(values):
-            counted = np.histogram(values, bins=publication.edges)
-            row[regrouped(logger, f"{publication.folder}/per_image_{name}")] = wandb.Histogram(np_histogram=counted)
+    histograms = {
+        f"per_image_{name}": wandb.Histogram(np_histogram=np.histogram(values, bins=publication.edges))
+        for name, values in publication.similarities.items()
+        if len(values)
+    }
+    _log(logger, publication, histograms)
+    _log(logger, publication, {name: [wandb.Image(pixels)] for name, pixels in publication.pictures.items()})
+
+
+def _log(logger: Any, publication: Publication, shown: dict[str, Any]) -> None:
+    row = {regrouped(logger, f"{publication.folder}/{name}"): each for name, each in shown.items()}
     if row:
         # Not `experiment.log(step=...)`: that step must grow with every call, and Lightning puts its own in the row.
-        logger.log_metrics(row, publication.step)
+        logger.log_metrics(metrics=row, step=publication.step)

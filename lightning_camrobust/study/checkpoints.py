@@ -74,18 +74,25 @@ def _read_safetensors(file: Path) -> Any:
 
 def _read_torch(file: Path) -> Any:
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         # Text is mistaken for a pickle at first; real ones begin with its mark, or lie in an archive.
         pickled = _start(file)[:1] in {b"\x80", b"P"}
         if pickled and ("Unsupported" in str(error) or "GLOBAL" in str(error)):
             raise _needs_classes(file, error) from error
         if "TorchScript" in str(error):
-            raise ArgumentError(
-                f"StudyModel: {str(file)!r} is a TorchScript archive, whose layers cannot be looked into. Save the "
-                "state dict of the network instead: torch.save(network.state_dict(), 'weights.pt')."
-            ) from error
+            raise _torchscript(file) from error
         raise _not_a_checkpoint(file, error) from error
+    if isinstance(content, torch.jit.ScriptModule):  # as torch before 2.6 reads it
+        raise _torchscript(file)
+    return content
+
+
+def _torchscript(file: Path) -> ArgumentError:
+    return ArgumentError(
+        f"StudyModel: {str(file)!r} is a TorchScript archive, whose layers cannot be looked into. Save the state dict "
+        "of the network instead: torch.save(network.state_dict(), 'weights.pt')."
+    )
 
 
 def _needs_classes(file: Path, error: Exception) -> ArgumentError:

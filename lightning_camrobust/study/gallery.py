@@ -14,7 +14,7 @@ from lightning_camrobust.gallery import Gallery, Panel, collect_gallery, picture
 from lightning_camrobust.isolation import observe_only
 from lightning_camrobust.plan import ProbePlan
 from lightning_camrobust.probe import probe
-from lightning_camrobust.report.drawing import draw_gallery
+from lightning_camrobust.report.drawing import draw_gallery, figure_to_pixels, png_bytes
 from lightning_camrobust.study.findings import GalleryItem
 from lightning_camrobust.study.grid import StudyGrid
 from lightning_camrobust.study.image import ImageSource
@@ -144,7 +144,7 @@ def _draw_model(
         gallery = collect_gallery(found, short, space=loaded.space, count=len(positions))
         file = f"{stem}-{how}.png"
         with written_whole(folder / file) as path:
-            draw_gallery(gallery, heading=title).savefig(path, format="png")
+            path.write_bytes(png_bytes(figure_to_pixels(draw_gallery(gallery, heading=title))))
         yield GalleryItem(title=title, file=file, alt=_in_words(gallery, [outcomes.images[row] for row in positions]))
 
 

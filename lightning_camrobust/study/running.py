@@ -261,7 +261,7 @@ def _predict(engine: pl.Trainer, job: StudyJob, *, progress: bool) -> None:
     shards, missing = job.shards(), job.missing()
     total, left = (sum(shard.stop - shard.start for shard in each) for each in (shards, missing))
     bar = StudyProgress(total=total, done=total - left) if progress else None
-    handler = signal.getsignal(signal.SIGINT)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with _quiet():
             engine.predict(ShardProber(job, bar), return_predictions=False)
@@ -272,7 +272,10 @@ def _predict(engine: pl.Trainer, job: StudyJob, *, progress: bool) -> None:
         raise _stopped(job, len(shards)) from None
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)
+            # Older releases of Lightning leave theirs behind when they are interrupted.
+            for number, handler in handlers.items():
+                if handler is not None:  # not set from Python
+                    signal.signal(number, handler)
     if engine.interrupted:  # older releases of Lightning return as if all were done
         raise _stopped(job, len(shards))
 

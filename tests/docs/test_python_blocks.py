@@ -1,5 +1,6 @@
 """Every Python block of every page runs: those of a page in one namespace, from top to bottom, in an empty folder."""
 
+import re
 import sys
 import types
 
@@ -36,7 +37,22 @@ def test_python_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     if page in NOT_RUN:
         pytest.skip(NOT_RUN[page])
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [page])  # a script on a page may read its arguments, which its setup gives
     _run(page, [block for block in read_blocks(page) if block.language == "python"])
+
+
+@pytest.mark.parametrize("page", pages())
+def test_blocks_show_nothing_that_only_the_tests_have(page):
+    """Who installed the package has no `tests` to import from; what stands in for his own is hidden setup."""
+    shown = [block for block in read_blocks(page) if block.language == "python"]
+    assert [str(block) for block in shown if re.search(r"^\s*(from|import) tests\b", block.code, re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize("page", pages())
+def test_code_is_not_passed_off_as_text(page):
+    code = re.compile(r"^(from \w|import \w|python |pip |make |camrobust |\w+:$)", re.MULTILINE)
+    texts = [block for block in read_blocks(page) if block.language == "text"]
+    assert [str(block) for block in texts if code.search(block.code)] == []
 
 
 def test_pages_that_are_not_run_exist():

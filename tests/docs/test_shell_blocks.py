@@ -1,22 +1,32 @@
-"""Every command of every page names programs, targets, sub-commands, options, extras and scripts that exist."""
+"""Commands on pages: those of ours are read by the very parser that would run them, with their types and choices.
+
+Nothing is measured or installed. Of programs of others only the name is known here, of `pip` the extras.
+"""
 
 import re
 import shlex
+import shutil
+import sys
+from pathlib import Path
 
 import pytest
 
 from lightning_camrobust.cli import main
 from lightning_camrobust.commands import COMMANDS
 from lightning_camrobust.commands.parsing import command_parser
+from lightning_camrobust.members import resolve_member
 from tests.docs.blocks import ROOT, pages, read_blocks
+from tests.docs.scripts import read_script
 
 _ASSIGNMENT = re.compile(r"\w+=")
 # Of the shell, and of other projects: what follows them is theirs to check.
 _OTHERS = {"cd", "export", "git", "hydra", "mkdir", "mkdocs", "mlflow", "mypy", "pre-commit", "pytest", "ruff"}
 _OTHERS |= {"source", "tensorboard", "torchrun", "twine", "wandb"}
-# A script of the reader's own.
-_READERS = {"train.py"}
-_MODULES = {"lightning_camrobust", "benchmarks", "benchmarks.zoo", "build", "http.server", "pip", "pytest", "venv"}
+_MODULES = {"build", "http.server", "pytest", "venv"}
+_STAGES = {"methods": "cams", "perturbations": "perturb", "perturbation": "perturb", "segmenter": "segment",
+           "similarity": "compare"}  # fmt: skip
+# Words that stand for several members.
+_SEVERAL = {"fast", "all"}
 
 
 def split_commands(code):
@@ -35,7 +45,7 @@ def split_commands(code):
 
 
 def complaint(words):
-    """What is wrong with a command, None if nothing is."""
+    """What is wrong with a command, None if nothing is; files of the reader's own lie in the current folder."""
     program, rest = words[0].removeprefix(".venv/bin/"), words[1:]
     checks = {"make": _make, "camrobust": _camrobust, "python": _python, "python3": _python, "pip": _pip}
     if program in checks:
@@ -54,25 +64,34 @@ def _camrobust(words):
         return None if set(words) <= {"--help", "--version"} else f"camrobust: {words}"
     if words[0] not in COMMANDS:
         return f"camrobust: no command {words[0]}"
-    known = command_parser(COMMANDS[words[0]])._option_string_actions
-    unknown = [word for word in words[1:] if word.startswith("--") and word.partition("=")[0] not in known]
-    return f"camrobust {words[0]}: no option {unknown}" if unknown else None
+    parser = command_parser(COMMANDS[words[0]])
+    parser.exit_on_error = False
+    try:
+        parsed = parser.parse_args(words[1:])
+        for field, stage in _STAGES.items():
+            for each in _listed(parsed.get(field)):
+                resolve_member(stage, each.path)
+    except Exception as error:
+        return f"camrobust {words[0]}: {error}"
+    return None
+
+
+def _listed(value):
+    return [each for each in (value if isinstance(value, list) else [value]) if each and each.path not in _SEVERAL]
 
 
 def _python(words):
-    if words[0] == "-m":
-        module, words = words[1], words[1:]
-        if module in ("lightning_camrobust", "pip"):
-            return _camrobust(words[1:]) if module == "lightning_camrobust" else _pip(words[1:])
-        return None if module in _MODULES or (ROOT / module.replace(".", "/")).exists() else f"python -m {module}"
-    script = ROOT / words[0]
-    if not script.is_file():
-        return None if words[0] in _READERS or words[0] == "-c" else f"python: no script {words[0]}"
-    source = script.read_text(encoding="utf-8")
-    # A script with a parser of another kind, such as LightningCLI's, has options that its text does not show.
-    options = [word.partition("=")[0] for word in words[1:] if word.startswith("--")]
-    unknown = [option for option in options if f'"{option}"' not in source]
-    return f"{words[0]}: no option {unknown}" if unknown and "add_argument" in source else None
+    if words[0] == "-c":
+        return None
+    if words[0] != "-m":
+        return read_script(words[0], words[1:])
+    if words[1] in ("lightning_camrobust", "pip"):
+        return (_camrobust if words[1] == "lightning_camrobust" else _pip)(words[2:])
+    if words[1] in _MODULES:
+        return None
+    module = Path(words[1].replace(".", "/"))
+    script = module / "__main__.py" if (ROOT / module).is_dir() else module.with_suffix(".py")
+    return read_script(str(script), words[2:])
 
 
 def _pip(words):
@@ -83,17 +102,31 @@ def _pip(words):
     return f"pip: no extra {asked - extras}" if asked - extras else None
 
 
-def _commands(page):
-    return [words for block in read_blocks(page) if block.language == "sh" for words in split_commands(block.code)]
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    """A folder where a reader stands: the examples, and a settings file of his own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT))
+    for name in ("examples", "benchmarks", "tests"):
+        Path(name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "examples/study.yaml", "study.yaml")
 
 
-@pytest.mark.parametrize("page", [page for page in pages() if _commands(page)])
-def test_commands_of_a_page_exist(page):
-    assert [(words, complaint(words)) for words in _commands(page) if complaint(words)] == []
+def _blocks(page):
+    return [block for block in read_blocks(page) if block.language == "sh"]
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if _blocks(page)])
+def test_commands_of_a_page_are_accepted(page, own_folder):
+    for block in _blocks(page):
+        exec(compile("\n" * (block.setup_line - 1) + block.setup, block.page, "exec"), {})
+        complaints = [(words, complaint(words)) for words in split_commands(block.code)]
+        assert [(words, said) for words, said in complaints if said] == [], str(block)
 
 
 def _harmless():
-    asked = {tuple(words) for page in pages() for words in _commands(page) if words[0] == "camrobust"}
+    commands = [words for page in pages() for block in _blocks(page) for words in split_commands(block.code)]
+    asked = {tuple(words) for words in commands if words[0] == "camrobust"}
     return sorted(words for words in asked if words[-1] in ("--help", "--version"))
 
 
@@ -109,16 +142,29 @@ def test_commands_that_only_tell_run(words, capsys):
         "make demos",
         "camrobust stdy",
         "camrobust study --confg x.yaml",
+        "camrobust study --config missing.yaml",
+        "camrobust show --image cat.jpg --network a.b --output x.png --size large",
+        "camrobust show --image cat.jpg --network a.b --output x.png --perturbation fogg",
         "python examples/missing.py",
-        "python examples/demo.py --epoch 1",
+        "python examples/demo.py --epoks 1",
+        "python examples/regularise_cifar10.py --data a.npz --weights a.pt --part training",
+        "python examples/hydra_config/main.py callback.num_sample=32",
+        "python examples/cli_yaml/main.py fit --trainer.most_epochs 3",
+        "python -m tests.mutation --output a.jsonl --agan",
         "pip install 'lightning-camrobust[nothing]'",
         "lightning_camrobust study",
     ],
 )
-def test_wrong_commands_are_found(wrong):
+def test_wrong_commands_are_found(wrong, own_folder):
     assert complaint(split_commands(f"A=1 {wrong}  # comment\n")[0])
 
 
 def test_commands_are_split_at_lines_and_joints():
     code = "make demo  # one; two\nA=1 python x.py \\\n  --a 'b c' && cd d\n"
     assert split_commands(code) == [["make", "demo"], ["python", "x.py", "--a", "b c"], ["cd", "d"]]
+
+
+def test_nothing_of_the_command_line_is_left_behind(own_folder):
+    before = list(sys.argv)
+    assert complaint(split_commands("python examples/demo.py --epochs 1")[0]) is None
+    assert sys.argv == before

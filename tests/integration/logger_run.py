@@ -31,9 +31,9 @@ class Teller(pl.Callback):
     def setup(self, trainer, pl_module, stage):
         self.written, try_to = 0, publishing.Publisher._try
 
-        def counted(publisher, logger, write, what):
+        def counted(publisher, logger, write, *what):
             self.written += write.__name__ == "publish"
-            try_to(publisher, logger, write, what)
+            return try_to(publisher, logger, write, *what)
 
         publishing.Publisher._try = counted
 

@@ -105,11 +105,11 @@ CASES = {
 def run(folder, case):
     script = CASES[case]
     guard = {"guard": "val_acc", "guard_floor": 0.5} if case in ("guard", "one logs") else {}
-    stopper = CAMRobustnessEarlyStopping("score", patience=2, **guard)
+    keeping = case == "keep"
+    stopper = CAMRobustnessEarlyStopping("val_stable_accuracy" if keeping else "score", patience=2, **guard)
     name = "{epoch}-{val_acc:.2f}-{val_stable_accuracy:.3f}"
     keeper = StableCheckpoint(f"{folder}/kept", name, stability="score", rule="pareto")
-    keeping = case == "keep"
-    watching = [keeper if keeping else stopper]
+    watching = [stopper, keeper] if keeping else [stopper]
     trainer = quiet(watching, epochs=len(script), devices=2, strategy="ddp", enable_checkpointing=keeping)
     error = None
     try:

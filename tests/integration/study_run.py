@@ -48,7 +48,7 @@ class RandomImages:
         return self.count
 
     def __getitem__(self, index):
-        generator = torch.Generator().manual_seed(1000 * self.seed + index)
+        generator = torch.Generator().manual_seed(int(1000 * self.seed + index))
         coarse = torch.rand(1, 3, 4, 4, generator=generator)
         pixels = nn.functional.interpolate(coarse, size=(16, 16))[0]
         return StudyImage(pixels, index % 3 if index else -1, f"square {index}.png", index)

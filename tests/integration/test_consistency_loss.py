@@ -86,7 +86,7 @@ def test_resumed_run_ends_where_the_unbroken_one_does(tmp_path):
 def test_the_callback_still_only_watches():
     found = []
     for callbacks in ([], [CAMRobustnessCallback(num_samples=8, mean=0.0, std=1.0, target_layer="net.4")]):
-        pl.seed_everything(3, verbose=False)
+        torch.manual_seed(3)
         module = regularised()
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
         trainer = pl.Trainer(max_epochs=2, enable_checkpointing=False, callbacks=callbacks, **quiet)

@@ -222,6 +222,14 @@ def test_it_survives_pickling_after_a_fit(tmp_path):
 
 
 def test_what_is_used_of_lightnings_inside_exists():
-    """Four methods that are not public, there from 2.2 to 2.6; without them the front could not be kept."""
-    for name in ("_monitor_candidates", "_save_checkpoint", "_should_remove_checkpoint", "_remove_checkpoint"):
+    """What is not public, and there from 2.2 to 2.6; without it the front could not be kept."""
+    names = (
+        "_monitor_candidates",
+        "_save_checkpoint",
+        "_save_last_checkpoint",
+        "_should_remove_checkpoint",
+        "_remove_checkpoint",
+    )
+    for name in names:
         assert callable(getattr(ModelCheckpoint, name))
+    assert vars(ModelCheckpoint()).keys() >= {"_last_checkpoint_saved", "_last_global_step_saved"}

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from lightning_camrobust import CAMRobustnessCallback
+from lightning_camrobust.compare.rbo import RankBiasedOverlap
 from tests.integration.test_callback import make_callback, make_trainer
 from tests.networks import DigitModule, digit_loader, trained
 
@@ -50,19 +52,21 @@ def fit(folder, logger, *callbacks, module=None, epochs=1, **settings):
     return trainer, callbacks[0]
 
 
-def events(folder):
-    files = sorted(Path(folder).rglob("events.out.*"))
-    assert len(files) == 1  # one writer, one file, no run folder of its own
+def events(folder, files=1):
+    paths = sorted(Path(folder).rglob("events.out.*"))
+    # One writer and no run folder of its own; TensorBoard begins a file for each fit, validation or test.
+    assert len(paths) == files
+    (run,) = {path.parent for path in paths}
     everything = dict.fromkeys(("images", "tensors", "histograms", "scalars"), 0)
-    found = EventAccumulator(str(files[0]), size_guidance=everything)
+    found = EventAccumulator(str(run), size_guidance=everything)
     found.Reload()
     return found
 
 
 def times_written(folder, tag):
     """Count in the file itself: the accumulator keeps the first of some tags only."""
-    (file,) = Path(folder).rglob("events.out.*")
-    return sum(value.tag == tag for event in EventFileLoader(str(file)).Load() for value in event.summary.value)
+    read = [EventFileLoader(str(file)).Load() for file in Path(folder).rglob("events.out.*")]
+    return sum(value.tag == tag for each in read for event in each for value in event.summary.value)
 
 
 def decoded(content):
@@ -141,7 +145,7 @@ def test_tensorboard_explains_the_numbers_once(two_loggers):
     (text,) = events(folder / "tb").Tensors("run-cam_robustness/about/text_summary")
     words = text.tensor_proto.string_val[0].decode()
     assert "`val_cam_robustness` (RM)" in words
-    assert "docs/reading-the-numbers.md" in words
+    assert 'page "Reading the numbers"' in words
     assert "| target layer | net.6 |" in words
 
 
@@ -171,6 +175,99 @@ def test_csv_has_files_beside_its_metrics(two_loggers):
     with (logs / "metrics.csv").open() as file:
         steps = [row["step"] for row in csv.DictReader(file) if row["val_cam_robustness"]]
     assert steps == ["2", "5"]
+
+
+def test_a_test_run_has_keys_of_its_own(tmp_path):
+    loggers = [TensorBoardLogger(tmp_path / "tb"), CSVLogger(tmp_path, name="csv")]
+    trainer, callback = fit(tmp_path, loggers)
+    trainer.test(trainer.lightning_module, digit_loader(600, 40), verbose=False)
+    loggers[0].finalize("success")
+    found = events(tmp_path / "tb", files=2)
+    cell = "robustness/gradcam/shot_noise/5"
+    # A validation's curves and pictures have nothing of the test, and the test's are where the README says.
+    for kind, read, names in (
+        ("scalars", found.Scalars, (cell, cell.replace("robustness", "flip_rate"))),
+        ("images", found.Images, ("robustness/images", "robustness/severity")),
+        ("histograms", found.Histograms, ("robustness/per_image_kept",)),
+        ("tensors", found.Tensors, ("robustness/about/text_summary",)),
+    ):
+        for name in names:
+            assert [point.step for point in read(f"cam_{name}")] == [2]
+            assert [point.step for point in read(f"test_cam_{name}")] == [3]
+        assert not [tag for tag in found.Tags()[kind] if "cam_" in tag and not re.match("(val_|test_)?cam_", tag)]
+    rows = {(each["perturbation"], each["severity"]): each for each in callback.report["cells"]}
+    row = rows["shot_noise", 5]
+    assert found.Scalars(f"test_cam_{cell}")[0].value == pytest.approx(row["robustness_vacuous"], abs=1e-6)
+    logs = Path(loggers[1].log_dir)
+    assert {each.name for each in (logs / "test_cam_robustness").iterdir()} == {
+        "about.md", "step=3-images.png", "step=3-severity.png", "step=3-per-image.csv",
+    }  # fmt: skip
+    assert "`test_cam_robustness`" in (logs / "test_cam_robustness" / "about.md").read_text()
+    assert len(list((logs / "cam_robustness").glob("*-per-image.csv"))) == 1
+
+
+def test_pictures_have_the_users_own_step_with_two_loaders(tmp_path):
+    class Own(DigitModule):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            if dataloader_idx == 0:
+                self.log("step", 100.0 * (1 + self.current_epoch), add_dataloader_idx=False)
+
+    loggers = [TensorBoardLogger(tmp_path), Noting(".")]
+    trainer = make_trainer(tmp_path, make_callback(num_samples=4, log_images=1), logger=loggers, max_epochs=2)
+    trainer.fit(Own(), digit_loader(count=48), [digit_loader(200, 16), digit_loader(300, 16)])
+    found = events(tmp_path)
+    for points in (found.Scalars("val_cam_robustness"), found.Images("cam_robustness/images")):
+        assert [point.step for point in points] == [100, 200]
+    steps = [step for row, step in loggers[1].rows if "cam_flip_rate.gradcam.shot_noise.5" in row]
+    assert steps == [100, 200]
+
+
+def test_validations_of_one_step_overwrite_nothing(tmp_path):
+    logger = CSVLogger(tmp_path)
+    callback = make_callback(num_samples=4, log_images=1)
+    trainer = make_trainer(
+        tmp_path, callback, logger=logger, max_epochs=1, accumulate_grad_batches=4, val_check_interval=1
+    )
+    trainer.fit(trained(), digit_loader(count=64), digit_loader(200, 16))
+    assert len(callback.history) == 4
+    folder = Path(logger.log_dir, "cam_robustness")
+    tables = sorted(each.name for each in folder.glob("*-per-image.csv"))
+    assert len(tables) == len(list(folder.glob("*-images.png"))) == 4
+    assert tables[0] == "epoch=0-step=0-2-per-image.csv"
+
+
+def test_two_models_validated_with_one_logger_keep_their_files(tmp_path):
+    logger, found = CSVLogger(tmp_path), []
+    for module in (trained(), DigitModule()):
+        # A callback and a trainer of its own for each, as in two cells of a notebook.
+        callback = make_callback(num_samples=8, log_images=0)
+        make_trainer(tmp_path, callback, logger=logger).validate(module, digit_loader(200, 16), verbose=False)
+        found.append(callback.report["per_image"])
+    folder = Path(logger.log_dir, "cam_robustness")
+    for name, wanted in zip(("step=0-per-image.csv", "step=0-2-per-image.csv"), found, strict=True):
+        with (folder / name).open() as file:
+            kept = [float(row["kept"]) if row["kept"] else None for row in csv.DictReader(file)]
+        assert kept == wanted["kept"]
+    assert found[0] != found[1]
+
+
+def test_a_new_callback_on_an_old_logger_writes_nothing_twice(tmp_path):
+    logger = TensorBoardLogger(tmp_path, default_hp_metric=False)
+    few = {"num_samples": 4, "log_images": 0}
+    for settings in (few, few, {**few, "severities": 5}):
+        fit(tmp_path, logger, make_callback(**settings))
+    # Other settings make another layout and another card, and the last of them are shown.
+    assert times_written(tmp_path, "custom_scalars__config__") == 2
+    assert times_written(tmp_path, "cam_robustness/about/text_summary") == 2
+    assert times_written(tmp_path, "_hparams_/experiment") == 1
+
+
+def test_columns_are_named_by_a_fit_after_a_validation(tmp_path):
+    logger = TensorBoardLogger(tmp_path, default_hp_metric=False)
+    callback = make_callback(num_samples=4, log_images=0)
+    make_trainer(tmp_path, callback, logger=logger).validate(SavedModule(), digit_loader(200, 16), verbose=False)
+    fit(tmp_path, logger, callback)
+    assert columns_of(events(tmp_path, files=2))[0] == "val_cam_robustness"
 
 
 def test_history_stays_small(two_loggers):
@@ -245,6 +342,21 @@ class Noting(Logger):
         """Not of interest."""
 
 
+class Strict(Noting):
+    """It takes what Lightning's loggers are given: keywords."""
+
+    def log_metrics(self, *, metrics, step=None):
+        super().log_metrics(metrics, step)
+
+
+class Sulking(Noting):
+    """It does not say how it separates groups."""
+
+    @property
+    def group_separator(self):
+        raise OSError("no connection")
+
+
 def test_unknown_loggers_get_all_scalars_and_no_picture_is_drawn(tmp_path, monkeypatch):
     def refuse(*given, **named):
         raise AssertionError("a figure was built")
@@ -258,7 +370,7 @@ def test_unknown_loggers_get_all_scalars_and_no_picture_is_drawn(tmp_path, monke
 
 
 def test_separators_are_each_loggers_own_and_monitors_keep_theirs(tmp_path):
-    loggers = [Noting("."), Noting("/")]
+    loggers = [Strict("."), Noting("/")]
     trainer, _ = fit(tmp_path, loggers)
     key = "cam_flip_rate/gradcam/shot_noise/5"
     assert key in trainer.callback_metrics
@@ -266,6 +378,7 @@ def test_separators_are_each_loggers_own_and_monitors_keep_theirs(tmp_path):
         own = key.replace("/", logger.separator)
         ((value, step),) = [(row[own], step) for row, step in logger.rows if own in row]
         assert (value, step) == (float(trainer.callback_metrics[key]), 2)
+        assert all(row["epoch"] == 0 for row, _ in logger.rows)
         assert sum("val_cam_robustness" in row for row, _ in logger.rows) == 1
     assert not [key for row, _ in loggers[0].rows for key in row if "/" in key]
 
@@ -274,7 +387,7 @@ def test_a_destination_that_fails_is_named_once_and_training_goes_on(tmp_path, m
     def fail(*given, **named):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lightning_camrobust.report.csv._write", fail)
+    monkeypatch.setattr("lightning_camrobust.report.csv._folder", fail)
     loggers = [CSVLogger(tmp_path), TensorBoardLogger(tmp_path / "tb")]
     with pytest.warns(UserWarning, match="CSVLogger: OSError.*No space left") as told:
         trainer, callback = fit(tmp_path, loggers, make_callback(num_samples=4, log_images=1), epochs=2)
@@ -282,6 +395,38 @@ def test_a_destination_that_fails_is_named_once_and_training_goes_on(tmp_path, m
     assert len(callback.history) == 2
     assert trainer.state.finished
     assert len(events(tmp_path / "tb").Images("cam_robustness/images")) == 2
+
+
+def test_a_picture_that_fails_costs_no_number(tmp_path, monkeypatch):
+    def fail(*given, **named):
+        raise RuntimeError("latex could not be found")
+
+    monkeypatch.setattr("lightning_camrobust.report.publication.draw_portrait", fail)
+    loggers = [CSVLogger(tmp_path / "csv"), TensorBoardLogger(tmp_path / "tb")]
+    with pytest.warns(UserWarning, match="latex could not be found"):
+        fit(tmp_path, loggers, make_callback(num_samples=8, log_images=1))
+    assert len(list((tmp_path / "csv").rglob("*-per-image.csv"))) == 1
+    assert "cam_robustness/per_image_kept" in events(tmp_path / "tb").Tags()["histograms"]
+
+
+def test_nothing_of_the_users_can_end_training_while_loggers_are_told(tmp_path):
+    @dataclass(frozen=True)
+    class Nameless(RankBiasedOverlap):
+        def __repr__(self):
+            raise ValueError("no words")
+
+    loggers = [CSVLogger(tmp_path), Sulking("/")]
+    callback = make_callback(similarity=Nameless(), num_samples=4, log_images=1)
+    with pytest.warns(UserWarning, match="could not write") as told:
+        trainer, _ = fit(tmp_path, loggers, callback)
+    assert trainer.state.finished
+    words = [str(each.message) for each in told]
+    for part in ("CSVLogger: ValueError: no words", "Sulking: OSError: no connection"):
+        assert sum(part in each for each in words) == 1
+    # Only the card needs those words.
+    names = {each.name for each in Path(loggers[0].log_dir, "cam_robustness").iterdir()}
+    assert names == {f"epoch=0-step=2-{what}" for what in ("images.png", "severity.png", "per-image.csv")}
+    assert any("cam_robustness/gradcam/shot_noise/5" in row for row, _ in loggers[1].rows)
 
 
 def test_sanity_check_and_validate_alone(tmp_path):
@@ -398,8 +543,10 @@ def test_wandb_reads_back_pictures_histograms_and_the_card(four_loggers):
     for row in shown:
         for key in ("run-cam_robustness/images", "run-cam_robustness/severity"):
             decoded((files / row[key]["filenames"][0]).read_bytes())
+    counted = [row for row in rows if "run-cam_robustness/per_image_kept" in row]
+    assert [row["trainer/global_step"] for row in counted] == [2, 5]
     for name, values in told["report"]["per_image"].items():
-        histogram = shown[-1][f"run-cam_robustness/per_image_{name}"]
+        histogram = counted[-1][f"run-cam_robustness/per_image_{name}"]
         assert sum(histogram["values"]) == sum(value is not None for value in values)
         assert histogram["bins"] == pytest.approx(np.linspace(0, 1, 21))
     (card,) = [row["run-cam_robustness/about"] for row in rows if "run-cam_robustness/about" in row]

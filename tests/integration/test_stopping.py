@@ -147,6 +147,16 @@ def test_the_trainers_minimum_comes_first_and_is_forgiving(limit):
     assert fit(script, theirs, **limit).current_epoch == 5  # ends at the minimum, whatever came since
 
 
+@pytest.mark.parametrize("limit", [{"min_epochs": 2}, {"min_steps": 8}], ids=["min_epochs", "min_steps"])
+def test_the_trainers_minimum_is_forgiving_in_mid_epoch(limit):
+    """Four batches an epoch, validated after two and four: the third validation is in the middle of the second."""
+    stopper = CAMRobustnessEarlyStopping("score", patience=1)
+    script = scores(0.5, 0.6, 0.4, 0.9, 0.91, 0.92, 0.1)
+    trainer = fit(script, stopper, epochs=5, batches=4, val_check_interval=0.5, **limit)
+    assert reasons(stopper) == ["improved", "improved", "too early to stop", *["improved"] * 3, "patience exhausted"]
+    assert trainer.global_step == 14
+
+
 @pytest.mark.parametrize("limit", [{"min_epochs": 3}, {"min_steps": 6}], ids=["min_epochs", "min_steps"])
 def test_the_trainers_minimum_may_be_the_very_end(limit):
     stopper = CAMRobustnessEarlyStopping("score", patience=1)
@@ -241,6 +251,34 @@ def test_a_resumed_training_stops_where_an_uninterrupted_one_does(tmp_path, cut)
     stored = torch.load(kept.best_model_path, weights_only=True)["callbacks"]  # plain data
     assert stored[half.state_key]["patience"] == 2
     assert {half.state_key, other.state_key} <= stored.keys()
+
+
+def resumed(script, tmp_path, *, where="validation_step", epochs=1, **settings):
+    """Stop after some epochs, and go on in another trainer with a stopper of other settings."""
+    kept = ModelCheckpoint(tmp_path, filename="kept")
+    fit(script, CAMRobustnessEarlyStopping("score"), kept, where=where, epochs=epochs, enable_checkpointing=True)
+    again = CAMRobustnessEarlyStopping("score", **settings)
+    fit(script, again, where=where, ckpt_path=kept.best_model_path)
+    return again
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_constant_logged_in_training_steps_is_stale_after_a_resume_too(tmp_path):
+    whole = CAMRobustnessEarlyStopping("score", patience=1)
+    fit(scores(0.5, 0.5, 0.5, 0.5), whole, where="training_step")
+    again = resumed(scores(0.5, 0.5, 0.5, 0.5), tmp_path, where="training_step", patience=1)
+    assert reasons(again) == reasons(whole) == ["improved", "stale", "stale", "stale"]
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_training_that_goes_on_was_not_stopped(tmp_path):
+    kept = ModelCheckpoint(tmp_path, filename="kept", save_on_train_epoch_end=True)
+    first = CAMRobustnessEarlyStopping("score", patience=1)
+    fit(scores(0.5, 0.4, 0.3), first, kept, enable_checkpointing=True)
+    assert first.stopped_epoch == 1
+    again = CAMRobustnessEarlyStopping("score", patience=9)
+    assert fit(scores(0.5, 0.4, 0.3, 0.2), again, ckpt_path=kept.best_model_path).current_epoch == 4
+    assert again.stopped_epoch is None
 
 
 def test_it_survives_pickling_after_a_fit():

@@ -55,3 +55,5 @@ def test_two_processes_keep_alike():
     assert (accuracy, stability) == pytest.approx((0.85, 0.5))
     assert path == told["keep"]["best"]
     assert [Path(path).name] == files == ["epoch=1-val_acc=0.85-val_stable_accuracy=0.675.ckpt"]
+    # The stopper beside it sees the number of the same validation.
+    assert [row["value"] for row in told["keep"]["verdicts"]] == pytest.approx([0.425, 0.675, 0.525])

@@ -116,18 +116,32 @@ def tasks_of(asked: Mapping[str, Any], known: Map) -> Iterator[Task]:
                 if (
                     row is None
                     or row["name"] != mutant.name
-                    or (asked["again"] and row["verdict"] in ("survived", "no tests"))
+                    or (asked["again"] and row["verdict"] in ("survived", "no tests", "broken"))
                 ):
                     yield task_of(file, mutant, known, seconds=asked["seconds"], wide=asked["again"])
 
 
 def controls_of(asked: Mapping[str, Any], known: Map) -> Iterator[Task]:
-    """Make one task a file that changes nothing and runs every test that killed a mutant there: all have to pass."""
+    """Make one task a file that changes nothing and runs every test that killed a mutant there: all have to pass.
+
+    A killer that only the mutant has, such as a file that could not be collected or a test with a number in its name,
+    is stood in for by the quickest test of its file, which has to be collected for it.
+    """
     killers: dict[str, set[str]] = {}
     for row in rows_of(Path(asked["output"])):
-        killers.setdefault(row["file"], set()).update({row["killer"]} & known.seconds.keys())
+        if row["verdict"] == "killed" and row["number"] >= 0:
+            killers.setdefault(row["file"], set()).add(_known_killer(row["killer"], known))
     for file, tests in killers.items():
         yield Task(file, UNCHANGED, sorted(tests), sum(known.seconds[test] for test in tests))
+
+
+def _known_killer(killer: str, known: Map) -> str:
+    if killer in known.seconds:
+        return killer
+    beside = [each for each in known.seconds if each.partition("::")[0] == killer.partition("::")[0]]
+    if not beside:
+        raise ValueError(f"{killer}: no test of that file is known, so what it killed cannot be controlled")
+    return min(beside, key=lambda each: known.seconds[each])
 
 
 def rows_of(output: Path) -> list[dict[str, Any]]:

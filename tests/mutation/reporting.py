@@ -6,8 +6,8 @@ from typing import Any
 
 from tests.mutation.choosing import PARTS, files_of
 
-HEAD = """| part | files | mutants | killed | by timeout | survived | share killed | 95% interval |
-|---|---|---|---|---|---|---|---|"""
+HEAD = """| part | files | mutants | killed | by timeout | survived | broken | share killed | 95% interval |
+|---|---|---|---|---|---|---|---|---|"""
 
 
 def report(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -19,16 +19,24 @@ def report(rows: Iterable[Mapping[str, Any]]) -> str:
         files = set(files_of(part))
         lines.append(_row(part, [each for each in rows if each["file"] in files]))
     lines.append(_row("all", rows))
-    survivors = [each for each in rows if each["verdict"] not in ("killed", "timeout")]
-    lines += ["", *(f"- {each['file']}:{each['line']} #{each['number']} {each['name']}" for each in survivors)]
+    survivors = [each for each in rows if each["verdict"] in ("survived", "no tests")]
+    lines += ["", *map(_line, survivors)]
+    broken = [each for each in rows if each["verdict"] == "broken"]
+    lines += ["", f"Broken: {len(broken)} runs ended without a test that failed, and count as not killed."]
+    lines += [f"{_line(each)} (code {each['code']})" for each in broken]
     passed = sum(each["verdict"] in ("survived", "no tests") for each in controls)
     lines += ["", f"Controls: {passed} of {len(controls)} unchanged files pass the tests that killed their mutants."]
-    lines += [f"- failed: {each['file']} {each['killer']}" for each in controls if each["verdict"] == "killed"]
+    failed = [each for each in controls if each["verdict"] not in ("survived", "no tests")]
+    lines += [f"- failed: {each['file']} {each['verdict']} {each['killer']}" for each in failed]
     return "\n".join(lines)
 
 
 def _apart(rows: list[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
     return [each for each in rows if each["number"] < 0], [each for each in rows if each["number"] >= 0]
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return f"- {row['file']}:{row['line']} #{row['number']} {row['name']}"
 
 
 def wilson(killed: int, count: int) -> tuple[float, float]:
@@ -47,12 +55,12 @@ def wilson(killed: int, count: int) -> tuple[float, float]:
 
 
 def _row(part: str, rows: list[Mapping[str, Any]]) -> str:
-    timeouts = sum(each["verdict"] == "timeout" for each in rows)
+    timeouts, broken = (sum(each["verdict"] == verdict for each in rows) for verdict in ("timeout", "broken"))
     killed = timeouts + sum(each["verdict"] == "killed" for each in rows)
     low, high = wilson(killed, len(rows))
     share = f"{killed / len(rows):.1%}" if rows else "-"
     files = len({each["file"] for each in rows})
     return (
-        f"| {part} | {files} | {len(rows)} | {killed} | {timeouts} | {len(rows) - killed} | {share} | "
-        f"{low:.1%} to {high:.1%} |"
+        f"| {part} | {files} | {len(rows)} | {killed} | {timeouts} | {len(rows) - killed - broken} | {broken} | "
+        f"{share} | {low:.1%} to {high:.1%} |"
     )

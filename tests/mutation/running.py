@@ -27,8 +27,8 @@ LIBRARIES = (
     "skimage.data", "skimage.metrics", "scipy.stats", "scipy.ndimage", "matplotlib.figure", "mlxtend.data", "timm",
     "sklearn.datasets", "threadpoolctl", "PIL.Image", "lazy_loader", "captum.attr", "pandas",
 )  # fmt: skip
-# How pytest ends when nothing failed, and when no test was left to run.
-PASSED, NO_TESTS = 0, 5
+# How pytest ends: nothing failed, a test failed, a file could not be collected, no test was left to run.
+PASSED, FAILED, INTERRUPTED, NO_TESTS = 0, 1, 2, 5
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,17 @@ class Chosen:
         kept = [each for each in items if each.nodeid in self.rank or each.nodeid not in self.known]
         items[:] = sorted(kept, key=lambda each: self.rank.get(each.nodeid, len(self.rank)))
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Tell the parent which file of tests cannot be collected."""
+        self._tell(report)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Tell the parent which test fails."""
+        self._tell(report)
+
+    def _tell(self, report: pytest.CollectReport | pytest.TestReport) -> None:
         if report.failed:
-            os.write(self.tell, report.nodeid.encode())
+            os.write(self.tell, f"{report.nodeid}\n".encode())
 
 
 def load_libraries() -> None:
@@ -101,11 +108,12 @@ def run_all(tasks: Sequence[Task], *, known: Iterable[str], jobs: int, output: P
             process, ear = _start(task, known)
             running[process] = (task, ear, time.monotonic())
         for process, (task, ear, begin) in list(running.items()):
-            verdict = _look(process, time.monotonic() - begin, limit=60 + 4 * task.seconds)
-            if verdict is not None:
+            code = _look(process, time.monotonic() - begin, limit=60 + 4 * task.seconds)
+            if code is not None:
                 del running[process]
                 with os.fdopen(ear) as told:
-                    _write(output, task, verdict, told.read(), time.monotonic() - begin)
+                    killer = told.read().partition("\n")[0]
+                _write(output, task, code, killer, time.monotonic() - begin)
         time.sleep(0.02)
 
 
@@ -131,25 +139,40 @@ def _start(task: Task, known: frozenset[str]) -> tuple[int, int]:
         os._exit(code)
 
 
-def _look(process: int, seconds: float, *, limit: float) -> str | None:
+def _look(process: int, seconds: float, *, limit: float) -> int | str | None:
+    """Tell how a process ended: pytest's exit code, minus a signal, or ``"timeout"``; None while it runs."""
     done, status = os.waitpid(process, os.WNOHANG)
-    if not done:
-        if seconds < limit:
-            return None
-        os.killpg(process, signal.SIGKILL)
-        os.waitpid(process, 0)
+    if done:
+        return os.waitstatus_to_exitcode(status)
+    if seconds < limit:
+        return None
+    os.killpg(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return "timeout"
+
+
+def verdict_of(code: int | str, killer: str) -> str:
+    """Judge an end. Killed is what a named test noticed; a run that ended in another way proves nothing.
+
+    Example:
+        >>> verdict_of(1, "test_a.py::test_b"), verdict_of(2, "test_a.py"), verdict_of(-9, "")
+        ('killed', 'killed', 'broken')
+    """
+    if code == "timeout":
         return "timeout"
-    code = os.waitstatus_to_exitcode(status)
-    return {PASSED: "survived", NO_TESTS: "no tests"}.get(code, "killed")
+    if code in (FAILED, INTERRUPTED) and killer:
+        return "killed"
+    return {PASSED: "survived", NO_TESTS: "no tests"}.get(code, "broken")
 
 
-def _write(output: Path, task: Task, verdict: str, killer: str, seconds: float) -> None:
+def _write(output: Path, task: Task, code: int | str, killer: str, seconds: float) -> None:
     row = {
         "file": task.file,
         "number": task.mutant.number,
         "line": task.mutant.line,
         "name": task.mutant.name,
-        "verdict": verdict,
+        "verdict": verdict_of(code, killer),
+        "code": code,
         "tests": len(task.tests),
         "killer": killer,
         "seconds": round(seconds, 2),

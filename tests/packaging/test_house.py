@@ -102,6 +102,15 @@ def test_targets_that_are_spoken_of_exist(page):
     assert spoken_of <= targets()
 
 
+def test_releasing_lists_every_page_that_waits_for_an_address():
+    waits = re.compile(r"not on PyPI|no public address yet", re.IGNORECASE)
+    places = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/how-to/*.md"), ROOT / "docs/llms.txt"]
+    found = {path.relative_to(ROOT).as_posix() for path in places if waits.search(path.read_text(encoding="utf-8"))}
+    assert {"README.md", "SECURITY.md"} <= found
+    releasing = (ROOT / "RELEASING.md").read_text(encoding="utf-8")
+    assert [name for name in sorted(found - {"RELEASING.md"}) if f"`{name}`" not in releasing] == []
+
+
 def test_workflows_and_forms_are_what_the_site_reads():
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):
         jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values()
@@ -121,7 +130,7 @@ def test_the_environment_line_of_the_bug_form_runs():
     code = re.search(r'`python -c "(.*)"`', asked["attributes"]["description"])[1]
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert f"lightning_camrobust {lightning_camrobust.__version__}" in done.stdout.splitlines()
+    assert f"lightning-camrobust {lightning_camrobust.__version__}" in done.stdout.splitlines()
 
 
 def test_hooks_pass_on_the_files_of_the_repository(tmp_path):

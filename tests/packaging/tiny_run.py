@@ -1,4 +1,4 @@
-"""Train one tiny epoch with the callback, as a user would who has nothing but the installed package."""
+"""Train one tiny epoch with the callback and TensorBoard, as a user would who has only what the package declares."""
 
 import json
 import sys
@@ -6,6 +6,7 @@ import warnings
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -46,9 +47,9 @@ def digits(count):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    watch = CAMRobustnessCallback(perturbations=["shot_noise"], severities=[5], num_samples=16, log_images=0)
+    watch = CAMRobustnessCallback(perturbations=["shot_noise"], severities=[5], num_samples=16, log_images=1)
     trainer = pl.Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, callbacks=[watch],
+        max_epochs=1, accelerator="cpu", logger=TensorBoardLogger("."), callbacks=[watch], log_every_n_steps=1,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(Classifier(), digits(96), digits(32))

@@ -11,16 +11,21 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from lightning_camrobust import CAMConsistencyLoss
+from lightning_camrobust.cams.cfcam import CFCAM
 from lightning_camrobust.errors import ArgumentError, LayerNotReachedError, ModelError, UnknownNameError
+from lightning_camrobust.members import member_names
 from lightning_camrobust.soft_agreement import (
     cosine_agreement,
     find_degenerate,
     mean_disagreement,
     pearson_agreement,
 )
+from lightning_camrobust.training_members import differentiable_method
 from tests.networks import digits, small_cnn, trained
 
 METHODS = ("gradcam", "hirescam", "layercam", "xgradcam", "gradcam_plusplus", "gradcam_elementwise", "cfcam")
+# Settings of theirs that take other ways through the code.
+VARIANTS = (CFCAM(paper_code=True), CFCAM(weighting="softmax"))
 
 
 class Tilt:
@@ -53,11 +58,12 @@ def tiny(dtype=torch.float32, *, inplace=False):
     ).to(dtype)  # fmt: skip
 
 
-def smooth():
+def smooth(channels=2):
     """No kink between layer and logits, and a head whose second derivative is not zero."""
     return nn.Sequential(
-        nn.Conv2d(1, 2, 3, padding=1), nn.Softplus(), nn.Flatten(), nn.Linear(32, 4), nn.Tanh(), nn.Linear(4, 3)
-    ).double()
+        nn.Conv2d(1, channels, 3, padding=1), nn.Softplus(), nn.Flatten(), nn.Linear(16 * channels, 4), nn.Tanh(),
+        nn.Linear(4, 3),
+    ).double()  # fmt: skip
 
 
 class BrightOrDark(nn.Module):
@@ -133,11 +139,12 @@ def test_number_by_hand(images, agreement, classes):
     assert number(step) > 0.001
 
 
+@pytest.mark.parametrize("channels", [2, 8])
 @pytest.mark.parametrize("agreement", ["pearson", "cosine"])
-@pytest.mark.parametrize("method", METHODS)
-def test_gradients_by_finite_differences(method, agreement):
+@pytest.mark.parametrize("method", [*METHODS, *VARIANTS], ids=str)
+def test_gradients_by_finite_differences(method, agreement, channels):
     torch.manual_seed(3)
-    net, images = smooth(), torch.rand(3, 1, 4, 4, dtype=torch.float64)
+    net, images = smooth(channels), torch.rand(3, 1, 4, 4, dtype=torch.float64)
     agree = loss_of(net, method=method, agreement=agreement, pairs="all").eval()
     names = [name for name, _ in net.named_parameters()]
 
@@ -152,6 +159,23 @@ def test_gradients_by_finite_differences(method, agreement):
     assert torch.autograd.gradcheck(value, given, eps=1e-6, atol=1e-6, rtol=1e-4, fast_mode=True)
 
 
+@pytest.mark.parametrize("channels", [4, 8, 16])
+def test_every_accepted_method_trains(images, channels):
+    accepted = []
+    for name in member_names("cams"):
+        try:
+            differentiable_method(name)
+        except ArgumentError:
+            continue
+        accepted.append(name)
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(1, channels, 3), nn.ReLU(), nn.Flatten(), nn.Linear(196 * channels, 3))
+        classes = torch.tensor([0, 1, 2, 0, 1, 2])
+        loss_of(net, method=name, target_layer="1", pairs="all")(net, images, classes).disagreement.backward()
+        assert 0 < net[0].weight.grad.abs().sum() < torch.inf, name
+    assert set(accepted) >= {*METHODS, "randomcam"}
+
+
 class _Swapped(nn.Module):
     def __init__(self, net, parameters):
         super().__init__()
@@ -159,6 +183,22 @@ class _Swapped(nn.Module):
 
     def forward(self, images):
         return torch.func.functional_call(self.net, self.swapped, (images,))
+
+
+@pytest.mark.parametrize("width", [None, 1, 3])
+def test_logits_are_the_networks_own(images, width):
+    """One number an image stays one number, or a loss on it would broadcast to something else."""
+    net = tiny()
+    net[4] = nn.Linear(4, width or 1)
+    if width is None:
+        net.append(nn.Flatten(0))
+    step = loss_of(net, pairs="all")(net, images)
+    assert torch.equal(step.logits, net(images))
+    assert step.logits.shape == step.noisy_logits.shape == ((6, width) if width else (6,))
+    positive = (net(images) > 0).flatten() if width != 3 else None
+    if positive is not None:
+        assert torch.equal(step.same_class, positive == (step.noisy_logits > 0).flatten())
+    (step.logits.square().mean() + step.disagreement).backward()
 
 
 def test_equal_copies_agree(images):
@@ -390,6 +430,35 @@ def test_autocast_to_bfloat16_stays_near(images):
     assert all(each.grad.isfinite().all() for each in net.parameters() if each.grad is not None)
 
 
+def test_float16_behind_a_layer_that_returns_float32_is_scaled():
+    """The gradient that gets back to such a layer was float16 on its way."""
+
+    class Norm(nn.LayerNorm):
+        def forward(self, tokens):  # as autocast does it on a GPU
+            return super().forward(tokens.float())
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.patches, self.norm, self.mix, self.head = (
+                nn.Conv2d(1, 8, 4, 4), Norm(8), nn.Linear(8, 8), nn.Linear(8, 3)
+            )  # fmt: skip
+
+        def forward(self, images):
+            tokens = self.norm(self.patches(images).flatten(2).transpose(1, 2))
+            return self.head(self.mix(tokens).tanh().mean(dim=1)) * 2**-18
+
+    net, images = Tokens(), torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    classes = torch.tensor([0, 1, 2])
+    exact = loss_of(net, target_layer="norm", pairs="all")(net, images, classes)
+    with torch.autocast("cpu", torch.float16):
+        step = loss_of(net, target_layer="norm", pairs="all")(net, images, classes)
+    assert step.logits.dtype == torch.float16
+    assert exact.agreement.isfinite().sum() > 1
+    torch.testing.assert_close(step.agreement, exact.agreement, rtol=0, atol=0.01, equal_nan=True)
+
+
 def test_attention_is_differentiated_twice():
     class Attends(nn.Module):
         def __init__(self):
@@ -419,23 +488,6 @@ def test_each_step_draws_other_noise_and_a_resumed_run_the_same(images):
     assert torch.equal(resumed(net, images).noisy_logits, drawn[2])
     other = loss_of(net, "gaussian_noise", seed=1)
     assert not torch.equal(other(net, images).noisy_logits, drawn[0])
-
-
-def test_checkpoints_with_and_without_the_loss_interchange():
-    class Module(nn.Module):
-        def __init__(self, *, regularised):
-            super().__init__()
-            self.net = tiny()
-            if regularised:
-                self.agree = loss_of(self.net)
-
-    plain, regularised = Module(regularised=False), Module(regularised=True)
-    regularised.load_state_dict(plain.state_dict())
-    assert set(regularised.state_dict()) - set(plain.state_dict()) == {"agree._extra_state"}
-    broken = plain.state_dict()
-    del broken["net.0.weight"]
-    with pytest.raises(RuntimeError, match=r"net\.0\.weight"):
-        regularised.load_state_dict(broken)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -489,6 +541,29 @@ def test_maps_that_do_not_count_get_gradients_of_zero():
     mean_disagreement(clean, noisy, counted=counted, agreement=pearson_agreement)[0].backward()
     assert (clean.grad == 0).all()
     assert (noisy.grad == 0).all()
+
+
+@pytest.mark.parametrize("agreement", [pearson_agreement, cosine_agreement])
+def test_rounding_does_not_leave_the_range(agreement):
+    stream = torch.Generator().manual_seed(0)
+    maps, sizes = torch.rand(20000, 7, 7, generator=stream), 10 * torch.rand(20000, 1, 1, generator=stream)
+    alike, opposite = agreement(maps, maps * sizes), agreement(maps, -maps * sizes)
+    assert alike.max() == 1
+    assert opposite.min() == -1
+    counted = torch.ones(len(maps), dtype=torch.bool)
+    for other in (maps * sizes, -maps * sizes):
+        assert 0 <= mean_disagreement(maps, other, counted=counted, agreement=agreement)[0] <= 2
+
+
+def test_keeping_to_the_range_changes_no_gradient():
+    maps = torch.rand(500, 49, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    first, second = ((each / each.detach().amax(dim=1, keepdim=True)) for each in (maps, 0.7 * maps))
+    plain = (first * second).sum(dim=1) / (first.square().sum(dim=1) * second.square().sum(dim=1)).sqrt()
+    kept = cosine_agreement(first[:, None], second[:, None])
+    assert (plain > 1).any()
+    assert (kept <= 1).all()
+    expected, came = (torch.autograd.grad(each.sum(), first, retain_graph=True)[0] for each in (plain, kept))
+    torch.testing.assert_close(came, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])

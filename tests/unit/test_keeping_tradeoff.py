@@ -82,6 +82,12 @@ def test_who_is_admitted():
         ({"accuracy_floor": 0.5, "accuracy_mode": "min", "rule": "pareto"}, "`accuracy_floor` must be None unless"),
         ({"accuracy_ceiling": 0.5}, "`accuracy_ceiling` must be None unless accuracy_mode='min'"),
         ({"rule": "pareto", "save_top_k": 3}, "`save_top_k` must be None with rule='pareto', got 3"),
+        ({"save_top_k": 1.5}, "`save_top_k` must be a whole number of at least -1 (-1 keeps all), or None; got 1.5"),
+        ({"save_top_k": True}, "`save_top_k`"),
+        ({"save_top_k": "2"}, "`save_top_k`"),
+        ({"save_top_k": -2}, "`save_top_k`"),
+        ({"rule": "pareto", "save_top_k": True}, "`save_top_k`"),
+        ({"save_last": "yes"}, "`save_last` must be True, False, 'link' or None; got 'yes'"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(settings, message):
@@ -91,5 +97,32 @@ def test_bad_arguments_are_refused_by_name(settings, message):
 
 
 def test_instances_are_kept_apart():
-    settings = [{}, {"rule": "pareto"}, {"stability_weight": 0.3}, {"accuracy": "a"}, {"stability": "s"}]
+    settings = [
+        {},
+        {"rule": "pareto"},
+        {"stability_weight": 0.3},
+        {"accuracy": "a"},
+        {"stability": "s"},
+        {"accuracy_floor": 0.6},
+        {"accuracy_floor": 0.8},
+        {"rule": "pareto", "accuracy_mode": "min"},
+        {"rule": "pareto", "accuracy_mode": "min", "accuracy_ceiling": 0.8},
+    ]
     assert len({StableCheckpoint(**each).state_key for each in settings}) == len(settings)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "stability", "differ"),
+    [
+        (76.0, 0.9, True),
+        (2.0, -0.3, True),
+        (0.5, 31.0, True),
+        (1.0, 0.0, False),
+        (76.0, 90.0, False),
+        (0.7, 0.9, False),
+    ],
+)
+def test_scales_that_differ_are_seen(accuracy, stability, differ):
+    assert KeepingRule().mixes_scales(Pair(accuracy, stability)) is differ
+    assert not KeepingRule("pareto").mixes_scales(Pair(accuracy, stability))
+    assert not KeepingRule(stability_weight=0.0).mixes_scales(Pair(accuracy, stability))

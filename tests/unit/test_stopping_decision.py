@@ -1,8 +1,10 @@
 """The decision of early stopping, as a pure function, against a slow oracle and against Lightning's own rule."""
 
 import copy
+import itertools
 import math
 import random
+from decimal import Decimal
 from types import SimpleNamespace
 
 import pytest
@@ -111,6 +113,29 @@ def test_on_fresh_values_it_is_lightnings_rule(mode, min_delta):
                 break
             assert verdict.progress.best_score == theirs.best_score.item()
             assert verdict.progress.wait_count == theirs.wait_count
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize("min_delta", ["0.1", "0.01", "0.05"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_exactly_min_delta_is_no_improvement_however_numbers_are_rounded(mode, min_delta, dtype):
+    """Decimal numbers, so that a tie is a tie; the rule sees them as a network logs them."""
+    step, rule = Decimal(min_delta), StoppingRule(mode=mode, min_delta=float(min_delta))
+    sign = 1 if mode == "max" else -1
+    grid = [step * count for count in range(int(1 / step) + 1)]
+    for best, value in itertools.product(grid, grid):
+        single = [torch.tensor(float(each), dtype=dtype).item() for each in (best, value)]
+        verdict = judge(rule, Progress(single[0], 0, 0), Seen(1, single[1]))
+        assert (verdict.reason == "improved") == (sign * (value - best) > step), (best, value)
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_without_min_delta_the_least_bit_is_an_improvement(mode):
+    sign = 1 if mode == "max" else -1
+    for value in (0.5, 76.0, -3.0):
+        better = torch.nextafter(torch.tensor(value), torch.tensor(sign * math.inf)).item()
+        assert judge(StoppingRule(mode=mode), Progress(value, 0, 0), Seen(1, better)).reason == "improved"
+        assert judge(StoppingRule(mode=mode), Progress(better, 0, 0), Seen(1, value)).reason == "not improved"
 
 
 # One row each: the settings, what came, and the reason of the last verdict.
@@ -254,6 +279,16 @@ class ManyProcesses:
 
     def all_gather(self, mine):
         return torch.stack([mine, *(torch.tensor([row], dtype=torch.float64) for row in self.others)])
+
+
+def test_a_number_known_from_before_is_no_new_one():
+    metrics, watched = Metrics(loss=torch.tensor(0.5)), FreshValues(["loss"])
+    watched.resume({"loss": 0.5, "another": 0.1})
+    for fresh, value in ((False, None), (True, 0.4), (False, 0.4)):
+        if value is not None:
+            metrics.log("loss", value)
+        watched.start(metrics)
+        assert watched.read(metrics)["loss"].fresh is fresh
 
 
 def test_processes_agree_on_one_reading():
