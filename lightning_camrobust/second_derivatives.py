@@ -30,7 +30,7 @@ def eager_where_compiled(model: nn.Module) -> Iterator[None]:
         Nothing.
 
     Raises:
-        ModelError: If a compiled part runs inside activation checkpointing.
+        ModelError: If a compiled part runs inside activation checkpointing, or torch is older than 2.6 and knows no way.
 
     Example:
         >>> net = nn.ReLU()
@@ -39,12 +39,17 @@ def eager_where_compiled(model: nn.Module) -> Iterator[None]:
         >>> seen
         tensor([0., 1.])
     """
-    stance = getattr(torch.compiler, "set_stance", None)
     # Costs nothing if dynamo is not loaded.
-    if stance is None or "torch._dynamo" not in sys.modules:
+    if "torch._dynamo" not in sys.modules:
         yield
         return
-    guards = [each.register_forward_pre_hook(_refuse_checkpointed) for each in model.modules() if _is_compiled(each)]
+    compiled = [each for each in model.modules() if _is_compiled(each)]
+    stance = getattr(torch.compiler, "set_stance", None)
+    if stance is None:
+        _refuse_compiled(compiled)
+        yield
+        return
+    guards = [each.register_forward_pre_hook(_refuse_checkpointed) for each in compiled]
     try:
         with stance("force_eager"):
             yield
@@ -100,6 +105,15 @@ def _is_fused_attention(func: Callable[..., Any], given: dict[str, Any]) -> bool
 
 def _is_compiled(module: nn.Module) -> bool:
     return hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
+
+
+def _refuse_compiled(parts: list[nn.Module]) -> None:
+    if parts:
+        raise ModelError(
+            "CAMConsistencyLoss: the network, or a part of it, is compiled, and before torch 2.6 compiled code cannot be "
+            f"run as it was written; this is torch {torch.__version__}. Give it the network that went into "
+            "torch.compile, or update torch."
+        )
 
 
 def _refuse_checkpointed(_compiled: nn.Module, _args: object) -> None:

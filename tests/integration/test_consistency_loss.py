@@ -150,7 +150,7 @@ def test_lower_disagreement_is_higher_consistency():
     found = {}
     for weight in (0.0, 3.0):
         module = regularised(weight=weight, lr=0.02)
-        fit(module, digit_loader(400, 960, batch_size=32), max_epochs=2)
+        fit(module, digit_loader(400, 960, batch_size=32), max_epochs=3)
         step = module.eval().agree(module.net, images)
         accuracy = float((step.logits.argmax(dim=1) == labels).float().mean())
         found[weight] = float(step.disagreement.detach()), consistency(module.net, images), accuracy

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning_camrobust import CAMRobustnessEarlyStopping, StableCheckpoint
 from lightning_camrobust.turns import Turns
 from tests.integration.stopping_run import quiet
+from tests.integration.test_keeping_resumed import resumes_exactly
 from tests.integration.test_stopping import Watched, pytestmark, watch  # noqa: F401
 from tests.networks import digit_loader
 
@@ -119,6 +120,7 @@ def test_a_resumed_fit_keeps_the_beat(tmp_path, cut):
     assert newcomer.verdicts[0]["value"] == again.history[0 if cut < 3 else 1]["robustness"]
 
 
+@resumes_exactly
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
 @pytest.mark.parametrize(("step", "before"), [(1, [0]), (2, [0, 0]), (3, [0, 0])])
 def test_a_resume_in_mid_epoch_goes_on_with_that_epoch(tmp_path, step, before):

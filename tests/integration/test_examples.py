@@ -163,7 +163,11 @@ def test_notebook(tmp_path, monkeypatch):
     fresh = copy.deepcopy(stored)
     NotebookClient(fresh, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
     for before, after in zip(stored.cells, fresh.cells, strict=True):
-        kinds = [[output.output_type for output in cell.get("outputs", ())] for cell in (before, after)]
+        # What libraries say on stderr depends on their versions.
+        kinds = [
+            [output.output_type for output in cell.get("outputs", ()) if output.get("name") != "stderr"]
+            for cell in (before, after)
+        ]
         assert kinds[0] == kinds[1]
     printed = "".join(output.get("text", "") for cell in fresh.cells for output in cell.get("outputs", ()))
     assert "explained layer: features.9" in printed

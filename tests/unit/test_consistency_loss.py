@@ -406,6 +406,7 @@ def test_checkpointed_batch_norm(images, reentrant, rule):
     assert not net.body[1]._forward_pre_hooks
 
 
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="before torch 2.6 compiled networks are refused")
 def test_compiled_network_gives_the_same(images):
     net = tiny()
     compiled = torch.compile(net, backend="eager")

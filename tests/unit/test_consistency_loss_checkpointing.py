@@ -9,6 +9,9 @@ from torch.utils.checkpoint import checkpoint
 from lightning_camrobust import CAMConsistencyLoss
 from lightning_camrobust.errors import LayerNotReachedError, ModelError
 
+needs_stances = pytest.mark.skipif(
+    not hasattr(torch.compiler, "set_stance"), reason="before torch 2.6 compiled networks are refused"
+)
 LABELS = torch.tensor([0, 1, 2, 0])
 
 
@@ -126,6 +129,7 @@ class Body(nn.Module):
         return self.head(checkpoint(self.body, self.first(images), use_reentrant=False).tanh().mean(dim=(2, 3)))
 
 
+@needs_stances
 def test_compiled_part_inside_checkpointing_is_refused(images):
     net = Body(compiled=True)
     with pytest.raises(ModelError, match="compiled.*inside activation checkpointing.*[Cc]ompile"):
@@ -135,6 +139,16 @@ def test_compiled_part_inside_checkpointing_is_refused(images):
     net.body.compile(backend="aot_eager")
     with pytest.raises(ModelError, match="compiled.*inside activation checkpointing"):
         agree_on(net, images, "first")
+
+
+def test_compiled_part_is_refused_where_torch_knows_no_way_around_it(images, monkeypatch):
+    if hasattr(torch.compiler, "set_stance"):
+        monkeypatch.delattr(torch.compiler, "set_stance")
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(784, 3))
+    agree_on(net, images, "0")
+    for part in (torch.compile(net, backend="eager"), nn.Sequential(torch.compile(net, backend="eager"))):
+        with pytest.raises(ModelError, match="compiled, and before torch 2.6.*Give it the network that went into"):
+            agree_on(part, images, net[0])
 
 
 def test_frozen_layer_inside_checkpointing_is_told_what_to_do(images):
