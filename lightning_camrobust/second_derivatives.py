@@ -30,7 +30,7 @@ def eager_where_compiled(model: nn.Module) -> Iterator[None]:
         Nothing.
 
     Raises:
-        ModelError: If a compiled part runs inside activation checkpointing, or torch is older than 2.6 and knows no way.
+        ModelError: If a compiled part runs inside activation checkpointing, or at all before torch 2.6.
 
     Example:
         >>> net = nn.ReLU()
@@ -110,8 +110,8 @@ def _is_compiled(module: nn.Module) -> bool:
 def _refuse_compiled(parts: list[nn.Module]) -> None:
     if parts:
         raise ModelError(
-            "CAMConsistencyLoss: the network, or a part of it, is compiled, and before torch 2.6 compiled code cannot be "
-            f"run as it was written; this is torch {torch.__version__}. Give it the network that went into "
+            "CAMConsistencyLoss: the network, or a part of it, is compiled, and before torch 2.6 compiled code cannot "
+            f"be run as it was written; this is torch {torch.__version__}. Give it the network that went into "
             "torch.compile, or update torch."
         )
 

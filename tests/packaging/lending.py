@@ -7,6 +7,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 
+def installed_here():
+    """The distributions of this environment, each once; importing setuptools adds copies that it brings along."""
+    return [each for each in distributions() if "_vendor" not in Path(each.locate_file("")).parts]
+
+
 def required(requirements):
     """Names of all distributions that requirements lead to, as they are installed here."""
     found, waiting = set(), list(requirements)
@@ -44,7 +49,7 @@ def declared(metadata, extra=""):
 def lend(names, site):
     """Link the files of distributions into the packages of an environment, and nothing of others beside them."""
     lent, others = {}, set()
-    for each in distributions():
+    for each in installed_here():
         files = [Path(file) for file in each.files or () if file.parts[0] != ".."]
         if canonicalize_name(each.name) in names:
             lent |= {file: Path(each.locate_file("")) for file in files}
