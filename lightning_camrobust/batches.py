@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -59,7 +59,7 @@ def find_images(batch: Any, prepare_batch: Callable[[Any], Any] | None = None) -
             f"batch; it is {_describe(batch)}. Tell where they are: "
             "CAMRobustnessCallback(prepare_batch=lambda batch: batch['scan'])."
         )
-    return found
+    return found.images
 
 
 class Classifier(nn.Module):
@@ -117,34 +117,51 @@ def find_classifier(owner: nn.Module, classifier: str | Callable[[Any, Tensor], 
     )
 
 
-def _search(batch: Any) -> Tensor | None:
+class _Found(NamedTuple):
+    images: Tensor
+    path: str  # from the batch to the images, as in Python
+    known: bool  # by a key that says so
+
+
+def _search(batch: Any, path: str = "batch") -> _Found | None:
     if _are_images(batch):
-        return batch  # type: ignore[no-any-return]
+        return _Found(batch, path, known=False)
     if isinstance(batch, Mapping):
-        known = _first([batch[key] for key in _IMAGE_KEYS if key in batch])
-        return _only(batch) if known is None else known
-    if isinstance(batch, (tuple, list)):
-        named = [getattr(batch, key) for key in _IMAGE_KEYS if key in getattr(batch, "_fields", ())]
-        return _first([*named, *batch])
+        return _among({f"{path}[{key!r}]": each for key, each in batch.items()}, list(batch))
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
-        return _search({field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)})
+        names = [field.name for field in dataclasses.fields(batch)]
+        return _among({f"{path}.{name}": getattr(batch, name) for name in names}, names)
+    if isinstance(batch, (tuple, list)):
+        named = [key for key in _IMAGE_KEYS if key in getattr(batch, "_fields", ())]
+        parts = [(f"{path}.{key}", getattr(batch, key)) for key in named]
+        parts += [(f"{path}[{index}]", each) for index, each in enumerate(batch)]
+        return next((found for place, each in parts if (found := _search(each, place)) is not None), None)
     return None
 
 
-def _first(parts: list[Any]) -> Tensor | None:
-    return next((found for found in map(_search, parts) if found is not None), None)
+def _among(parts: Mapping[str, Any], keys: list[Any]) -> _Found | None:
+    """Find the images by their key, or else the only tensor that may be some: the first of several may be a mask."""
+    places = dict(zip(keys, parts.items(), strict=True))
+    for key in _IMAGE_KEYS:
+        found = _search(places[key][1], places[key][0]) if key in places else None
+        if found is not None:
+            return found._replace(known=True)
+    all_found = [found for place, each in parts.items() if (found := _search(each, place)) is not None]
+    by_key = [found for found in all_found if found.known]
+    if len(all_found) > 1 and len(by_key) != 1:
+        raise BatchFormatError(_several(all_found))
+    return next(iter(by_key or all_found), None)
 
 
-def _only(batch: Mapping[Any, Any]) -> Tensor | None:
-    """Return the one tensor that may be images. To take the first of several would measure a mask without a word."""
-    found = {key: images for key, value in batch.items() if (images := _search(value)) is not None}
-    if len(found) > 1:
-        raise BatchFormatError(
-            f"CAMRobustnessCallback: several tensors of the validation batch could be the images, {_describe(found)}, "
-            "and no key such as 'image' or 'pixel_values' tells which. Tell it: "
-            f"CAMRobustnessCallback(prepare_batch=lambda batch: batch[{next(iter(found))!r}])."
-        )
-    return next(iter(found.values()), None)
+def _several(found: list[_Found]) -> str:
+    # Masks and heat maps have fewer channels than pictures, as a rule; it is only an example.
+    likely = max(found, key=lambda each: min(each.images.shape[1], 3))
+    candidates = ", ".join(f"{each.path}: {_describe(each.images)}" for each in found)
+    return (
+        f"CAMRobustnessCallback: several tensors of the validation batch could be the images, {candidates}, and no key "
+        "such as 'image' or 'pixel_values' tells which. Tell it, for example: "
+        f"CAMRobustnessCallback(prepare_batch=lambda batch: {likely.path})."
+    )
 
 
 def _are_images(value: Any) -> bool:

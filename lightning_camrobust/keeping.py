@@ -159,7 +159,9 @@ class StableCheckpoint(AnyModelCheckpoint):
         """Give up checkpoints whose files are gone, as after a resume from an older one than the last."""
         super().on_train_start(trainer, pl_module)
         self._values.begin(trainer)
-        gone = [path for path in self.best_k_models if not self.file_exists(path, trainer)]
+        # Where the file that was resumed from is not seen either, checkpoints lie where only their plugin finds them.
+        seen = trainer.ckpt_path is not None and self.file_exists(str(trainer.ckpt_path), trainer)
+        gone = [path for path in self.best_k_models if seen and not self.file_exists(path, trainer)]
         if gone:
             self._give_up(gone)
             rank_zero_warn(messages.files_gone(gone), category=UserWarning)
@@ -221,12 +223,11 @@ class StableCheckpoint(AnyModelCheckpoint):
 
     def _give_up(self, paths: list[str]) -> None:
         kept = {path: score for path, score in self.best_k_models.items() if path not in paths}
+        ranked = sorted(kept, key=lambda path: float(kept[path]), reverse=self.mode == "max")
         self.best_k_models = kept
-        # The worst of k is looked at, and found again, only when there are k of them.
-        self.kth_best_model_path = ""
-        best = min if self.mode == "min" else max
-        self.best_model_path = best(kept, key=lambda path: float(kept[path]), default="")
+        self.best_model_path, self.kth_best_model_path = (ranked[0], ranked[-1]) if ranked else ("", "")
         self.best_model_score = kept.get(self.best_model_path)
+        self.kth_value = kept.get(self.kth_best_model_path, self.kth_value)
 
     def _fresh_pair(self, trainer: "Trainer") -> Pair | None:
         found = self._values.read(trainer)

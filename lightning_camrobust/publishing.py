@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -20,8 +19,9 @@ from lightning_camrobust.session import ProbeSession
 from lightning_camrobust.summary import Report, headline_keys, scores_to_log
 from lightning_camrobust.trainers import logged_step
 
-# What each logger has got that it needs only once, by whichever callback: a notebook makes a new one for each fit.
-_WRITTEN: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+# Attribute of a logger: what it has got that it needs only once, by whichever callback, as a notebook makes a new one
+# for each fit.
+_WRITTEN = "_cam_robustness_written"
 
 
 class Publisher:
@@ -149,7 +149,7 @@ class Publisher:
 
 
 def _write_once(logger: Any, mark: str, write: Callable[[Any, Any], None], what: Any) -> None:
-    marks = _WRITTEN.setdefault(logger, set())
+    marks = vars(logger).setdefault(_WRITTEN, set())
     if mark not in marks:
         marks.add(mark)
         write(logger, what)

@@ -1,10 +1,10 @@
 """Normalisation during the pass of noisy copies: whether they count as data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from lightning_camrobust.checkpointing import inside_checkpointing
@@ -77,11 +77,16 @@ def _buffers_lent(model: nn.Module) -> Iterator[None]:
     try:
         for module, buffers in kept:
             # Copies are written to, not the buffers: changed in place, autograd would miss what it kept.
-            module._buffers.update({name: None if each is None else each.clone() for name, each in buffers.items()})
+            _put(module, {name: None if each is None else each.clone() for name, each in buffers.items()})
         yield
     finally:
         for module, buffers in kept:
-            module._buffers.update(buffers)
+            _put(module, buffers)
+
+
+def _put(module: nn.Module, buffers: Mapping[str, Tensor | None]) -> None:
+    for name, each in buffers.items():  # one by one, as TorchScript's stand-in for a dict has no `update`
+        module._buffers[name] = each
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Activation checkpointing runs its part of a network again in the backward pass, 
 fused attention, which keep other tensors. Torch would stop there with an error that names nothing of this.
 """
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -87,7 +88,7 @@ class _RefusesCheckpointedAttention(TorchFunctionMode):
     ) -> Any:
         given = kwargs or {}
         # Reentrant checkpointing runs without a graph at first, and can use another kernel for it.
-        if _is_fused_attention(func, given) and torch.is_grad_enabled() and inside_checkpointing():
+        if torch.is_grad_enabled() and _may_be_fused(func, args, given) and inside_checkpointing():
             raise ModelError(
                 "CAMConsistencyLoss: attention runs inside activation checkpointing, which runs it again in the "
                 "backward pass, by then with a fused kernel; torch would refuse that. Choose the kernel that can be "
@@ -97,10 +98,24 @@ class _RefusesCheckpointedAttention(TorchFunctionMode):
         return func(*args, **given)
 
 
-def _is_fused_attention(func: Callable[..., Any], given: dict[str, Any]) -> bool:
-    # The latter calls the former, unseen, if nobody wants to read the weights.
-    whole = func is multi_head_attention_forward and not given.get("need_weights", True)
-    return whole or func is scaled_dot_product_attention
+def _may_be_fused(func: Callable[..., Any], args: Any, given: dict[str, Any]) -> bool:
+    """Tell whether a call is attention that a fused kernel may take; on a CPU none drops out or learns its mask."""
+    if func is scaled_dot_product_attention:
+        named = {**dict(zip(_ARGUMENTS, args, strict=False)), **given}
+    elif func is multi_head_attention_forward:
+        named = inspect.signature(func).bind(*args, **given).arguments
+        # It calls the other one, unseen, if nobody wants to read the weights.
+        if named.get("need_weights", True):
+            return False
+    else:
+        return False
+    drops_out = named.get("dropout_p", 0.0) > 0 and named.get("training", True)
+    learns = getattr(named.get("attn_mask"), "requires_grad", False)
+    return named["query"].device.type != "cpu" or not (drops_out or learns)
+
+
+# Of `scaled_dot_product_attention`, which is no Python function and cannot be asked.
+_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
 
 def _is_compiled(module: nn.Module) -> bool:

@@ -30,7 +30,8 @@ class Turns:
 
     def due(self, epoch: int) -> bool:
         """Tell whether an epoch is probed: the first one, every n-th after it, and each of these to its end."""
-        return self.last is None or epoch == self.last or epoch - self.last >= self.every_n_epochs
+        # An earlier epoch than the last belongs to a training that began anew.
+        return self.last is None or epoch <= self.last or epoch - self.last >= self.every_n_epochs
 
     def taken(self, epoch: int) -> None:
         """Remember that an epoch was probed."""

@@ -40,6 +40,7 @@ def probed(callback):
         (4, (1, 3, 5, 7, 9), [1, 5, 9]),
         (1, (2, 5, 8), [2, 5, 8]),
         (2, (0, 0, 1, 1, 2, 2, 3, 3, 4), [0, 0, 2, 2, 4]),
+        (2, (8, 0, 1, 2), [8, 0, 2]),
     ],
 )
 def test_whose_turn_it_is(every, validated, expected):

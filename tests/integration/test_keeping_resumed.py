@@ -7,6 +7,7 @@ import pytest
 import pytorch_lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from packaging.version import Version
 
 from lightning_camrobust import StableCheckpoint
@@ -120,6 +121,39 @@ def test_the_others_stay(tmp_path):
     assert told(again) == [("epoch=2", 0.6, 0.6), ("epoch=4", 0.55, 0.55), ("epoch=0", 0.5, 0.5)]
     assert files(tmp_path / "kept") == ["epoch=0", "epoch=2", "epoch=4"]
     assert Path(again.best_model_path).stem == "epoch=2"
+
+
+def test_fewer_may_be_kept_after_one_is_gone(tmp_path):
+    every = ModelCheckpoint(tmp_path / "all", "{epoch}", save_top_k=-1)
+    fit(pairs((0.5, 0.5), (0.7, 0.7), (0.6, 0.6)), keeper(tmp_path / "kept", save_top_k=3), every)
+    Path(tmp_path / "kept" / "epoch=1.ckpt").unlink()
+    again = keeper(tmp_path / "kept", save_top_k=1)
+    with pytest.warns(UserWarning, match="no longer exist"):
+        fit(pairs(*ROWS, (0.1, 0.1), (0.8, 0.8)), again, ckpt_path=tmp_path / "all" / "epoch=2.ckpt")
+    assert Path(again.best_model_path).stem == "epoch=4"
+    assert float(again.best_model_score) == pytest.approx(0.8)
+
+
+class Elsewhere(TorchCheckpointIO):
+    """A plugin that keeps checkpoints where nobody else finds them, under names of its own."""
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None):
+        super().save_checkpoint(checkpoint, f"{path}.bin", storage_options)
+
+    def load_checkpoint(self, path, *args, **settings):
+        return super().load_checkpoint(f"{path}.bin", *args, **settings)
+
+    def remove_checkpoint(self, path):
+        super().remove_checkpoint(f"{path}.bin")
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_what_only_a_plugin_finds_is_not_gone(tmp_path):
+    first, again = keeper(tmp_path), keeper(tmp_path)
+    fit(pairs((0.5, 0.5), (0.9, 0.9)), first, plugins=[Elsewhere()])
+    fit(pairs((0.5, 0.5), (0.9, 0.9), (0.6, 0.6)), again, ckpt_path=first.best_model_path, plugins=[Elsewhere()])
+    assert again.best_model_path == first.best_model_path
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch=1.ckpt.bin"]
 
 
 def test_when_all_are_gone_and_nothing_comes_there_is_no_best(tmp_path):

@@ -262,6 +262,16 @@ def test_a_new_callback_on_an_old_logger_writes_nothing_twice(tmp_path):
     assert times_written(tmp_path, "_hparams_/experiment") == 1
 
 
+def test_a_logger_that_cannot_be_hashed_gets_everything(tmp_path):
+    class Comparable(CSVLogger):
+        def __eq__(self, other):
+            return self is other
+
+    logger = Comparable(tmp_path)
+    fit(tmp_path, logger, make_callback(num_samples=4, log_images=0))  # a warning would be an error
+    assert (Path(logger.log_dir) / "cam_robustness" / "about.md").exists()
+
+
 def test_columns_are_named_by_a_fit_after_a_validation(tmp_path):
     logger = TensorBoardLogger(tmp_path, default_hp_metric=False)
     callback = make_callback(num_samples=4, log_images=0)

@@ -1,6 +1,7 @@
 """Whatever is wrong with the input: the right exception, in words that help; and what looks odd but is fine."""
 
 import copy
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -328,8 +329,11 @@ class Scan:
 @pytest.mark.parametrize("make", [lambda **parts: parts, Scan, lambda **parts: (parts, torch.zeros(2))])
 def test_several_tensors_that_tell_nothing_are_not_guessed_at(make):
     batch = make(mask=torch.rand(2, 1, 8, 8), scan=torch.rand(2, 3, 8, 8))
-    with pytest.raises(BatchFormatError, match=r"several tensors .*'mask': .*'scan': .*prepare_batch=lambda batch: "):
+    with pytest.raises(BatchFormatError, match="several tensors .*mask.*: a torch.float32 tensor") as caught:
         find_images(batch)
+    # The example is Python that finds the picture, not the mask.
+    advised = re.search(r"prepare_batch=(lambda batch: .*)\)\.$", str(caught.value)).group(1)
+    assert eval(advised)(batch).shape == (2, 3, 8, 8)
 
 
 def test_a_known_key_or_a_single_candidate_tells():
@@ -337,6 +341,8 @@ def test_a_known_key_or_a_single_candidate_tells():
     assert find_images({"mask": mask, "image": scan}) is scan
     assert find_images({"mask": mask[:, 0], "label": torch.zeros(2), "scan": scan}) is scan
     assert find_images({"views": (scan, mask)}) is scan
+    assert find_images({"extra": {"heat": mask}, "scan": {"image": scan}}) is scan
+    assert find_images({"extra": mask, "scan": [{"image": scan, "mask": mask}]}) is scan
     assert find_images((scan, mask)) is scan
 
 

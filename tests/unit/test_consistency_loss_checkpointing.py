@@ -94,6 +94,36 @@ def test_checkpointed_attention_is_refused_before_anything_is_lost(images, block
     net(images).sum().backward()
 
 
+class Masked(OwnAttention):
+    """A learnt bias for each pair of patches, as in Swin; no kernel of a CPU fuses that."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.linspace(-1, 1, 256).reshape(16, 16))
+
+    def forward(self, tokens):
+        parts = self.three(self.norm(tokens)).unflatten(2, (3, 2, 8)).permute(2, 0, 3, 1, 4)
+        seen = scaled_dot_product_attention(*parts, attn_mask=self.bias)
+        return tokens + self.out(seen.transpose(1, 2).flatten(2))
+
+
+class Dropping(nn.TransformerEncoderLayer):
+    """Drops out in its attention and elsewhere; the second run draws as the first did."""
+
+    def __init__(self):
+        super().__init__(16, 2, dim_feedforward=16, batch_first=True)
+
+
+@pytest.mark.parametrize("block", [Masked, Dropping])
+def test_checkpointed_attention_that_is_never_fused(images, block):
+    found = []
+    for active in (False, True):
+        net = Tokens(block, active=active)
+        torch.manual_seed(5)
+        found.append(gradients(net, images, "blocks.0"))
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(*found, strict=True))
+
+
 @pytest.mark.usefixtures("plain_attention_everywhere")
 @pytest.mark.parametrize("layer", ["patches", "blocks.0"])
 @pytest.mark.parametrize("block", [OwnAttention, TorchAttention])

@@ -44,6 +44,16 @@ class Module(nn.Module):
             self.agree = loss()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning")
+def test_buffers_of_a_scripted_part_stay_as_well():
+    stem = torch.jit.script(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()))
+    net = nn.Sequential(stem, nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    plain = copy.deepcopy(net)
+    plain(IMAGES)
+    loss(target_layer="1")(net, IMAGES).disagreement.backward()
+    assert all(torch.equal(*pair) for pair in zip(net.buffers(), plain.buffers(), strict=True))
+
+
 def test_checkpoint_without_the_loss_loads_strictly():
     plain, regularised = Module(regularised=False), Module(regularised=True)
     assert regularised.load_state_dict(plain.state_dict()).missing_keys == []
