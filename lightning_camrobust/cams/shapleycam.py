@@ -1,11 +1,11 @@
 """ShapleyCAM."""
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_camrobust.errors import ArgumentError, ModelError
 from lightning_camrobust.logits import as_logits
@@ -64,7 +64,8 @@ class ShapleyCAM:
 
     def _derivatives(self, trace: Trace) -> tuple[Tensor, Tensor]:
         """Compute the gradient and the Hessian-vector product with the activation, as maps ``(b, c, h, w)``."""
-        with torch.enable_grad(), _twice_differentiable_attention():
+        # The one kind of attention that can be differentiated twice.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             with torch.autocast(*trace.autocast):
                 leaf, logits = _forward(trace)
             explained = trace.classes[:, None]
@@ -113,15 +114,6 @@ def _bend(gradient: Tensor, leaf: Tensor, trace: Trace) -> Tensor:
             f"derivative in torch ({error}). Use a method of first derivatives, such as 'gradcam'."
         ) from error
     return torch.zeros_like(leaf) if bend is None else bend
-
-
-def _twice_differentiable_attention() -> AbstractContextManager[object]:
-    """Let attention use the one implementation that can be differentiated twice."""
-    attention = getattr(torch.nn, "attention", None)
-    if attention is None or not hasattr(attention, "sdpa_kernel"):
-        return nullcontext()
-    kernel: AbstractContextManager[object] = attention.sdpa_kernel(attention.SDPBackend.MATH)
-    return kernel
 
 
 EXAMPLES = (ShapleyCAM(), ShapleyCAM(score="rest"))
